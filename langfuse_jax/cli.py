@@ -1,0 +1,92 @@
+"""The command `langfuse-jax`: parse, call, print. Everything heavy is imported by the sub-command that needs it."""
+
+import argparse
+import os
+import sys
+
+from langfuse_jax._version import __version__
+from langfuse_jax.errors import UserError
+
+
+def _fuse(args, rest):
+    from langfuse_jax.folder import fuse_command
+
+    return fuse_command(args)
+
+
+def _embed(args, rest):
+    from langfuse_jax.text import embed_command
+
+    return embed_command(args)
+
+
+def _train(args, rest):
+    from langfuse_jax.training.loop import train_command
+
+    return train_command(args, rest)
+
+
+def _train_clip(args, rest):
+    from langfuse_jax.training.clip import train_clip_command
+
+    return train_clip_command(args, rest)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="langfuse-jax",
+        description="Fuse infrared and visible images with a network whose training objective is written in words.",
+    )
+    parser.add_argument("--version", action="version", version=f"langfuse-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    fuse = commands.add_parser("fuse", help="fuse a pair of images, or two folders of them")
+    fuse.add_argument("--visible", metavar="A", help="visible image, or a folder of them")
+    fuse.add_argument("--infrared", metavar="B", help="infrared image, or a folder with the same file stems")
+    fuse.add_argument("--out", metavar="C", required=True, help="fused PNG, or the folder for fused PNGs")
+    fuse.add_argument("--example", action="store_true", help="fuse a night scene that the package draws itself")
+    fuse.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    fuse.add_argument("--sheet", action="store_true", help="also write infrared | visible | fused side by side")
+    fuse.add_argument("--gray", action="store_true", help="write the fused luminance alone, without chroma")
+    fuse.set_defaults(run=_fuse, passes_rest=False)
+
+    embed = commands.add_parser("embed", help="encode the three sentences into a text file for training")
+    embed.add_argument("--clip", metavar="C", default=None, help="CLIP folder or hub id (default: the compact CLIP)")
+    for role in ("visible", "infrared", "goal"):
+        embed.add_argument(f"--{role}", metavar="TEXT", action="append", help=f"{role} sentence; may be repeated")
+    embed.add_argument("--out", metavar="FILE.npz", required=True, help="where to write the embeddings")
+    embed.set_defaults(run=_embed, passes_rest=False)
+
+    train = commands.add_parser("train", help="train a fusion network towards the sentences of a config")
+    train.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/default.py")
+    train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and sheets go here")
+    train.set_defaults(run=_train, passes_rest=True)
+
+    clip = commands.add_parser("train-clip", help="train the compact CLIP that comes with the package")
+    clip.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/compact_clip.py")
+    clip.add_argument("--out", required=True, metavar="DIR", help="folder for the model in Hugging Face format")
+    clip.set_defaults(run=_train_clip, passes_rest=True)
+    for configured in (train, clip):
+        configured.epilog = "Any value of the config can be overridden: --config.x=y"
+    return parser
+
+
+def main(argv=None):
+    """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error (one line on stderr)."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not args.passes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # Warnings of the runtime's C++ side would bury the one line a user needs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return args.run(args, rest) or 0
+    except UserError as error:
+        print(f"langfuse-jax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Flax modules: the fusion network and the CLIP encoders."""

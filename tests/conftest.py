@@ -1,0 +1,33 @@
+"""Fixtures shared by the tests, and what is skipped where a heavier tool is missing."""
+
+import os
+from pathlib import Path
+
+# Spinning OpenMP threads of a second framework can slow a small machine tenfold; set before anything imports them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Every shape annotation of the package is checked while the tests run.
+install_import_hook("langfuse_jax", "beartype.beartype")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect (never skip) the marked tests unless `-m` asks for them."""
+    if config.getoption("-m"):
+        return
+    heavy = [item for item in items if item.get_closest_marker("shared") or item.get_closest_marker("torch")]
+    if heavy:
+        config.hook.pytest_deselected(items=heavy)
+        items[:] = [item for item in items if item not in heavy]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with real pairs and numeric fixtures; a test that asks for it is marked `shared`."""
+    assert SHARED.is_dir(), f"{SHARED} is missing: run these tests where the shared data is"
+    return SHARED
