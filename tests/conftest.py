@@ -31,3 +31,9 @@ def shared():
     """The folder with real pairs and numeric fixtures; a test that asks for it is marked `shared`."""
     assert SHARED.is_dir(), f"{SHARED} is missing: run these tests where the shared data is"
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The tests' own numbers."""
+    return Path(__file__).parent / "data"

@@ -1,0 +1,16 @@
+"""Losses: pure functions on embeddings, images and features."""
+
+from langfuse_jax.losses.language import language_driven_loss, similarity_loss
+from langfuse_jax.losses.patches import entropy, informative
+from langfuse_jax.losses.perceptual import feature_bank, perceptual_loss
+from langfuse_jax.losses.total import total_loss
+
+__all__ = [
+    "entropy",
+    "feature_bank",
+    "informative",
+    "language_driven_loss",
+    "perceptual_loss",
+    "similarity_loss",
+    "total_loss",
+]

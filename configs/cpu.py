@@ -1,0 +1,23 @@
+"""The embedded default, trained on a CPU: small crops, few patches, the compact CLIP.
+
+    langfuse-jax train --config configs/cpu.py --workdir runs/cpu --config.data.root=DATA
+
+`DATA` holds roadscene, msrs and vifb, each with `visible` and `infrared`.
+"""
+
+import runpy
+from pathlib import Path
+
+
+def get_config():
+    c = runpy.run_path(str(Path(__file__).with_name("default.py")))["get_config"]()
+    c.crop = 128
+    c.batch_size = 4
+    c.patches.count = 16
+    c.epochs = 0
+    c.steps = 4000
+    c.warmup_steps = 100
+    c.gradient_clip = 10.0
+    c.checkpoint_every = 250
+    c.sheet.every = 250
+    return c

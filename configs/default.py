@@ -1,0 +1,45 @@
+"""The published recipe of LDFusion (arXiv 2402.16267).
+
+    langfuse-jax train --config configs/default.py --workdir runs/default \
+        --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
+
+Hardware: one accelerator with the memory for 16 x 32 patches of 224 px through ViT-B/32. `data.root` holds one folder a
+dataset, each with `visible` and `infrared`. Not run at this size yet: no expected time or result is claimed.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    c = ConfigDict()
+    c.seed = 0
+    c.clip = ""  # folder or hub id; empty: the compact CLIP of the package
+    c.text = ""  # file made by `langfuse-jax embed`; empty: the prompts below
+    c.prompts = ConfigDict(
+        {
+            "visible": ("a visible gray image",),
+            "infrared": ("an infrared image",),
+            "goal": ("a clear image with detailed background and salient objects",),
+        }
+    )
+    c.vgg = ""  # VGG19 weights as .safetensors; empty: the fixed feature bank
+    c.init_from = ""  # folder of a trained model to start from; empty: fresh weights
+
+    c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
+    c.data.repeats = 10  # times each image is listed per epoch
+    c.crop = 224
+    c.batch_size = 16
+    c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
+    c.noise = 0.03  # the network sees it, the losses do not
+
+    c.loss = ConfigDict({"global": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0})
+    c.epochs = 100
+    c.steps = 0  # instead of epochs, when not 0
+    c.learning_rate = 5e-4
+    c.warmup_steps = 0  # 0: one epoch
+    c.gradient_clip = 0.0  # global norm; 0: none
+
+    c.log_every = 50
+    c.checkpoint_every = 1000
+    c.sheet = ConfigDict({"every": 1000, "pairs": 6})
+    return c

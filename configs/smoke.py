@@ -1,0 +1,21 @@
+"""Does training run at all? A minute on two CPU cores, on any folder of pairs; the result is not worth looking at.
+
+    langfuse-jax train --config configs/smoke.py --workdir runs/smoke --config.data.root=DATA
+"""
+
+import runpy
+from pathlib import Path
+
+
+def get_config():
+    c = runpy.run_path(str(Path(__file__).with_name("cpu.py")))["get_config"]()
+    c.crop = 64
+    c.batch_size = 2
+    c.patches.count = 4
+    c.steps = 20
+    c.warmup_steps = 5
+    c.log_every = 1
+    c.checkpoint_every = 10
+    c.sheet.every = 10
+    c.sheet.pairs = 2
+    return c

@@ -1,0 +1,33 @@
+"""Files that appear whole or not at all."""
+
+import os
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+from langfuse_jax.errors import UserError
+
+
+@contextmanager
+def atomic_write(path):
+    """Yields a binary file; when the block ends without an error, that file becomes `path`, in one step.
+
+    The bytes go to a temporary name in the same folder (made if it is missing), which is removed on any failure, so
+    `path` is never half written and keeps its old content until the new one is complete. Raises UserError, naming
+    `path`, where the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            try:
+                yield file
+                file.close()  # a full disk may show only when the last bytes are flushed
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); choose a writable place with free space") from error

@@ -1,0 +1,64 @@
+"""Random affine views of images, in one bilinear resampling, on the device."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def random_affine(
+    key: PRNGKeyArray,
+    count: int,
+    *,
+    degrees: float = 5.0,
+    translate_y: float = 0.1,
+    scale: tuple[float, float] = (1.0, 1.5),
+    shear: float = 5.0,
+) -> Float[Array, "n 2 3"]:
+    """Matrices from output to input coordinates, (y, x) from -1/2 to 1/2 across the side, for `count` random views.
+
+    Rotation and horizontal shear are uniform in +-degrees and +-shear (degrees), translation in +-translate_y of the
+    side (vertical only), enlargement in `scale`: LDFusion's augmentation (arXiv 2402.16267).
+    """
+    keys = jax.random.split(key, 4)
+    angle = jnp.deg2rad(jax.random.uniform(keys[0], (count,), minval=-degrees, maxval=degrees))
+    slant = jnp.tan(jnp.deg2rad(jax.random.uniform(keys[1], (count,), minval=-shear, maxval=shear)))
+    enlargement = jax.random.uniform(keys[2], (count,), minval=scale[0], maxval=scale[1])
+    shift = jax.random.uniform(keys[3], (count,), minval=-translate_y, maxval=translate_y)
+    cos, sin, one, zero = jnp.cos(angle), jnp.sin(angle), jnp.ones(count), jnp.zeros(count)
+    rotation = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+    unslant = jnp.stack([jnp.stack([one, zero], -1), jnp.stack([slant, one], -1)], -2)
+    linear = unslant @ rotation / enlargement[:, None, None]
+    offset = -linear @ jnp.stack([shift, zero], -1)[:, :, None]
+    return jnp.concatenate([linear, offset], axis=-1)
+
+
+def sample_views(
+    image: Float[Array, "h w c"],
+    matrices: Float[Array, "n 2 3"],
+    *,
+    size: int,
+    centre: Float[Array, "n 2"],
+    side: Float[Array, ""] | float,
+) -> Float[Array, "n size size c"]:
+    """Views of square windows of an image, each under its own affine map, bilinear, black outside the window.
+
+    Args:
+        image: (h, w, c).
+        matrices: from `random_affine`.
+        size: pixels a side of the output.
+        centre: (n, 2) centres (y, x) of the windows in pixels; pixel i covers [i, i + 1).
+        side: length of the windows in pixels.
+    """
+    h, w = image.shape[:2]
+    axis = (jnp.arange(size) + 0.5) / size - 0.5
+    grid = jnp.stack([*jnp.meshgrid(axis, axis, indexing="ij"), jnp.ones((size, size))])
+    within = jnp.einsum("nij,jyx->niyx", matrices, grid)
+    inside = jnp.all(jnp.abs(within) <= 0.5, axis=1)
+    y, x = jnp.moveaxis(centre[:, :, None, None] + side * within - 0.5, 1, 0)
+    y, x = jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1)
+    top, left = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
+    down, right = (y - top)[..., None], (x - left)[..., None]
+    bottom, beside = jnp.minimum(top + 1, h - 1), jnp.minimum(left + 1, w - 1)
+    upper = image[top, left] * (1 - right) + image[top, beside] * right
+    lower = image[bottom, left] * (1 - right) + image[bottom, beside] * right
+    return (upper * (1 - down) + lower * down) * inside[..., None]

@@ -1,0 +1,91 @@
+"""Fuser: a checkpoint and the jitted network, on arrays."""
+
+import importlib.resources
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float32, Shaped
+
+from langfuse_jax.errors import UserError
+from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.weights import TENSORS, load_fusion
+
+
+class Fuser:
+    """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
+
+    `metadata` tells where the weights come from. The network is compiled once for each image size.
+    """
+
+    def __init__(self, params: dict, metadata: dict | None = None):
+        self.params = jax.device_put(params)
+        self.metadata = metadata or {}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike | None = None) -> "Fuser":
+        """The weights of the package, or those of a folder: `fusion.safetensors` and `fusion.json`, or a training's
+        work directory that has only checkpoints yet (its latest one is taken). Raises UserError for any other folder.
+        """
+        if path is None:
+            folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "fusion"
+            if not (folder / TENSORS).is_file():
+                raise UserError(f"{folder}: this installation has no default weights; give --checkpoint DIR")
+            return cls(*load_fusion(folder))
+        folder = Path(path)
+        if not folder.is_dir():
+            problem = "is not a folder" if folder.exists() else "no such folder"
+            raise UserError(f"{folder}: {problem}; a checkpoint is a folder with {TENSORS}, or a training's workdir")
+        if (folder / TENSORS).is_file():
+            return cls(*load_fusion(folder))
+        if (folder / "checkpoints").is_dir():
+            from langfuse_jax.training.checkpoints import restore_params  # Orbax takes a second to import
+
+            return cls(restore_params(folder))
+        raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
+
+    def __call__(
+        self, visible: Shaped[np.ndarray | Array, "..."], infrared: Shaped[np.ndarray | Array, "..."]
+    ) -> Float32[np.ndarray, "..."]:
+        """The fused image, float32 in [0, 1], in the shape of `visible`.
+
+        Each is (h, w), (h, w, c) or (b, h, w, c) with c = 1 or 3, in uint8, uint16 or floats in [0, 1], of the same h,
+        w and b. The network sees luma (BT.601); a colour visible image keeps its chroma, clipped to RGB. Raises
+        UserError for other shapes, types and values, and for sides under 32 pixels.
+        """
+        shape = np.shape(visible)
+        visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
+        if visible.shape[:3] != infrared.shape[:3]:
+            raise UserError(
+                f"visible is {_size(visible)} and infrared {_size(infrared)} (batch x height x width): "
+                "they must be of one size; register and crop or resize one of them"
+            )
+        if min(visible.shape[1:3]) < MIN_SIDE:
+            raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
+        luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
+        heat = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
+        fused = np.array(_fuse(self.params, luma[..., None], heat[..., None]))[..., 0]
+        return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
+
+
+@jax.jit
+def _fuse(params: dict, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"]) -> Float[Array, "b h w 1"]:
+    return FusionNet().apply(params, visible, infrared)
+
+
+def _batched(image, name):
+    """Any accepted form as float32 (b, h, w, c) in [0, 1]."""
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim == 3:
+        image = image[None]
+    if image.ndim != 4 or image.shape[3] not in (1, 3) or not image.size:
+        raise UserError(f"{name}: is of shape {image.shape}; give (h, w), (h, w, c) or (b, h, w, c) with c = 1 or 3")
+    return to_unit(image, name)
+
+
+def _size(image):
+    return "x".join(map(str, image.shape[:3]))

@@ -1,0 +1,70 @@
+"""The objective written in words: directions in CLIP's joint space (LDFusion, arXiv 2402.16267)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Squared length below which a vector has no direction: its cosine is 0 and so is its gradient.
+_NO_LENGTH = 1e-14
+
+
+def _unit(x):
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    has_direction = squared > _NO_LENGTH
+    # The inner `where` keeps the gradient of the branch not taken finite.
+    return jnp.where(has_direction, x / jnp.sqrt(jnp.where(has_direction, squared, 1.0)), 0.0)
+
+
+def _distance(a, b):
+    """(1 - cos(a, b)) / 2 along the last axis; 1/2 where either has no length."""
+    return 0.5 * (1.0 - jnp.sum(_unit(a) * _unit(b), axis=-1))
+
+
+def language_driven_loss(
+    fused: Float[Array, "b d"],
+    visible: Float[Array, "b d"],
+    infrared: Float[Array, "b d"],
+    *,
+    text_goal: Float[Array, "*any d"],
+    text_visible: Float[Array, "*any d"],
+    text_infrared: Float[Array, "*any d"],
+) -> Float[Array, " b"]:
+    """How far the step from each source to the fused image is from the step from its words to the goal's words.
+
+    With every embedding normalised to unit length here, per sample::
+
+        1/2 (1 - cos(fused - visible, goal - text_visible)) + 1/2 (1 - cos(fused - infrared, goal - text_infrared))
+
+    Args:
+        fused, visible, infrared: image embeddings of any length, (b, d).
+        text_goal, text_visible, text_infrared: text embeddings of any length, (d,) or (1, d).
+
+    Returns:
+        (b,) losses in [0, 2]. A zero direction (fused equal to a source, goal words equal to a source's words)
+        makes its half 1/2 with gradient zero.
+
+    From the language-driven loss of LDFusion (arXiv 2402.16267).
+
+    >>> import jax.numpy as jnp
+    >>> visible, infrared, goal = jnp.eye(3)
+    >>> language_driven_loss(goal[None], visible[None], infrared[None], text_goal=goal, text_visible=visible,
+    ...                      text_infrared=infrared).round(6).tolist()
+    [0.0]
+    """
+    fused, goal = _unit(fused), _unit(text_goal)
+    from_visible = _distance(fused - _unit(visible), goal - _unit(text_visible))
+    from_infrared = _distance(fused - _unit(infrared), goal - _unit(text_infrared))
+    return from_visible + from_infrared
+
+
+def similarity_loss(
+    fused: Float[Array, "b d"], visible: Float[Array, "b d"], infrared: Float[Array, "b d"]
+) -> Float[Array, " b"]:
+    """Distance of the fused embedding to both sources: 1/2 (1 - cos(f, v)) + 1/2 (1 - cos(f, i)), per sample.
+
+    Args:
+        fused, visible, infrared: image embeddings of any length, (b, d).
+
+    Returns:
+        (b,) losses in [0, 2]; the regularisation of LDFusion (arXiv 2402.16267).
+    """
+    return _distance(fused, visible) + _distance(fused, infrared)

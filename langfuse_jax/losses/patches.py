@@ -1,0 +1,31 @@
+"""Which patches count: those where both sources carry information."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+BINS = 256
+
+
+def entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
+    """Shannon entropy in bits of each image's histogram: -sum p log2 p over 256 equal bins of [0, 1].
+
+    Args:
+        images: (b, h, w, 1) gray values; those outside [0, 1] are dropped, 1 belongs to the last bin.
+
+    Returns:
+        (b,) bits in [0, 8]; 0 for a constant image and for one with no value inside [0, 1].
+    """
+    b = images.shape[0]
+    values = images.reshape(b, -1)
+    bins = jnp.clip(jnp.floor(values * BINS), 0, BINS - 1).astype(jnp.int32)
+    inside = (values >= 0) & (values <= 1)
+    counts = jnp.zeros((b, BINS)).at[jnp.arange(b)[:, None], bins].add(inside.astype(jnp.float32))
+    p = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    return -jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1.0)), axis=1)
+
+
+def informative(
+    visible: Float[Array, "n h w 1"], infrared: Float[Array, "n h w 1"], *, threshold: float = 6.0
+) -> Bool[Array, " n"]:
+    """True for a patch whose entropy is above `threshold` bits in BOTH sources ((n, h, w, 1) in [0, 1] each)."""
+    return (entropy(visible) > threshold) & (entropy(infrared) > threshold)

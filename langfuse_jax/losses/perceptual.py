@@ -1,0 +1,72 @@
+"""The perceptual term: features of the fused image against the elementwise maximum of the sources' features."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+# Gains that bring the bank's squared differences to the size of the language terms.
+_BAND_GAIN = 8.0
+_BASE_GAIN = 2.0
+# A bright target against a dark one of the other source wins a little: warm people stay bright.
+_BRIGHT_BIAS = 1.25
+_SCALES = 4
+
+
+def perceptual_loss(
+    features: Callable[[Float[Array, "b h w 1"]], Sequence[Array]],
+    fused: Float[Array, "b h w 1"],
+    visible: Float[Array, "b h w 1"],
+    infrared: Float[Array, "b h w 1"],
+) -> Float[Array, ""]:
+    """Sum over feature maps of mean((features(fused) - max(features(visible), features(infrared)))^2).
+
+    Args:
+        features: maps (b, h, w, 1) images in [0, 1] to a sequence of feature maps: `models.vgg.vgg19_features`
+            with weights (the published choice), or `feature_bank`.
+        fused, visible, infrared: (b, h, w, 1) in [0, 1].
+
+    Returns:
+        A scalar, as in LDFusion (arXiv 2402.16267).
+    """
+    maps = zip(features(fused), features(visible), features(infrared), strict=True)
+    return sum(jnp.mean(jnp.square(f - jnp.maximum(v, i))) for f, v, i in maps)
+
+
+def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
+    """A fixed bank of rectified band-pass features, for use where no VGG19 weights are at hand.
+
+    At each of four octaves: the positive and the negative parts of horizontal and vertical differences and of a
+    Laplacian, so that an elementwise maximum over two images asks for the stronger structure of each sign. Last, the
+    low-pass rest as the pair (x, 1 - x): the maximum over both images then asks for their average, where a plain
+    maximum of x would brighten everything.
+
+    Args:
+        images: (b, h, w, 1) in [0, 1], at least 32 pixels a side.
+
+    Returns:
+        One (b, h', w', c) array a scale and kind, non-negative.
+    """
+    maps = []
+    level = images
+    for _ in range(_SCALES):
+        smooth = _blur(level)
+        bands = [level[:, :, 1:] - level[:, :, :-1], level[:, 1:] - level[:, :-1], level - smooth]
+        for band in bands:
+            maps.append(_BAND_GAIN * _BRIGHT_BIAS * jnp.maximum(band, 0))
+            maps.append(_BAND_GAIN * jnp.maximum(-band, 0))
+        level = smooth[:, ::2, ::2]
+    return (*maps, _BASE_GAIN * level, _BASE_GAIN * (1 - level))
+
+
+def _blur(x):
+    """Binomial 1 4 6 4 1 along both axes, edges repeated."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (2, 2)
+        padded = jnp.pad(x, pad, mode="edge")
+        n = x.shape[axis]
+        taps = [lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(5)]
+        x = (taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2]) / 16
+    return x

@@ -1,0 +1,54 @@
+"""Which visible image belongs to which infrared image: the one with the same file stem."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from langfuse_jax.errors import UserError
+from langfuse_jax.images import EXTENSIONS
+
+
+class Pair(NamedTuple):
+    """One scene seen twice."""
+
+    stem: str
+    visible: Path
+    infrared: Path
+
+
+def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.PathLike) -> tuple[list[Pair], list[Path]]:
+    """The pairs of two folders, sorted by stem, and the images in either folder that have no partner.
+
+    `night/7.jpg` and `thermal/7.PNG` are a pair; sub-folders, hidden files and files that are no images by their
+    extension are passed over. Raises UserError for a missing folder, one without images, two images of one stem in
+    one folder, the same folder given twice, and folders without a single pair.
+    """
+    visible, infrared = _by_stem(visible_folder, "visible"), _by_stem(infrared_folder, "infrared")
+    if os.path.samefile(visible_folder, infrared_folder):
+        raise UserError(f"{visible_folder}: is given as both the visible and the infrared folder; they must differ")
+    both = visible.keys() & infrared.keys()
+    if not both:
+        raise UserError(
+            f"{visible_folder} and {infrared_folder}: no file of one has the stem of a file of the other; "
+            "name both images of a pair alike, such as 7.jpg and 7.png"
+        )
+    alone = [path for images in (visible, infrared) for stem, path in images.items() if stem not in both]
+    alone.sort(key=lambda path: path.stem)
+    return [Pair(stem, visible[stem], infrared[stem]) for stem in sorted(both)], alone
+
+
+def _by_stem(folder, role):
+    folder = Path(folder)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {problem}; give the folder of {role} images")
+    images = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in images:
+            raise UserError(f"{images[path.stem]} and {path}: two images of one stem; rename or remove one of them")
+        images[path.stem] = path
+    if not images:
+        raise UserError(f"{folder}: has no {role} images; expected files ending in {' '.join(EXTENSIONS)}")
+    return images

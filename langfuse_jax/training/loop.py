@@ -1,0 +1,153 @@
+"""The training loop: `langfuse-jax train`."""
+
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from langfuse_jax._version import __version__
+from langfuse_jax.data.pipeline import folder_pairs, read_pair, training_batches
+from langfuse_jax.errors import UserError
+from langfuse_jax.images import write_png
+from langfuse_jax.models.clip import Clip
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.vgg import load_vgg19
+from langfuse_jax.sheet import grid
+from langfuse_jax.text import TextEmbeddings, embed
+from langfuse_jax.training import checkpoints
+from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.log import TrainingLog
+from langfuse_jax.training.schedule import published_schedule
+from langfuse_jax.training.step import Frozen, Recipe, TrainState, init_state, make_train_step
+from langfuse_jax.weights import load_fusion, save_fusion
+
+
+def train_command(args, overrides):
+    """`langfuse-jax train`: parse the config, train, and say where the model is."""
+    config = load_config(args.config, overrides)
+    command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
+    train(config, args.workdir, command=command)
+    print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
+
+
+def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> TrainState:
+    """Trains a fusion network as `config` says, resuming from the checkpoints that `workdir` holds.
+
+    Writes into `workdir`: checkpoints/ (Orbax), metrics.jsonl (a line of loss terms every `log_every` steps), sheets/
+    (infrared | visible | fused of fixed validation pairs every `sheet.every` steps), config.json, and at the end the
+    model for inference (fusion.safetensors, fusion.json) that `Fuser.load(workdir)` takes.
+
+    Returns:
+        The final state. Raises UserError for missing or unpaired data, another CLIP's text file and the like.
+    """
+    workdir = Path(workdir)
+    if config.crop < 32:
+        raise UserError(f"config.crop: {config.crop} is too small; the fusion network needs 32 pixels per side")
+    clip = Clip.load(config.clip or None)
+    texts = _texts(config, clip)
+    frozen = Frozen(
+        clip=clip.params["vision"],
+        texts={f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ("goal", "visible", "infrared")},
+        vgg=load_vgg19(config.vgg) if config.vgg else None,
+    )
+    folders = [str(Path(config.data.root) / name) for name in config.data.train]
+    batches, pairs = training_batches(folders, crop=config.crop, batch_size=config.batch_size, seed=config.seed)
+    epoch = max(1, pairs * config.data.repeats // config.batch_size)
+    total_steps = config.steps or config.epochs * epoch
+    warmup = config.warmup_steps or epoch
+    rate = published_schedule(
+        config.learning_rate, total_steps=total_steps, warmup_steps=min(warmup, total_steps // 10)
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.gradient_clip) if config.gradient_clip else optax.identity(),
+        optax.adam(rate, b1=0.9, b2=0.999),
+    )
+    net = FusionNet()
+    draw_sheet = _sheet_drawer(config, net)
+
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state = init_state(init_key, net, optimizer, config.crop)
+    if config.init_from:
+        state = state.replace(params=load_fusion(config.init_from)[0])
+    iterator = iter(batches)
+    workdir.mkdir(parents=True, exist_ok=True)
+    manager = checkpoints.open_checkpoints(workdir)
+    state = checkpoints.restore(manager, state, iterator)
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+    train_step = jax.jit(make_train_step(net, clip.vision, optimizer, _recipe(config)))
+
+    start = int(state.step)
+    with TrainingLog(workdir / "metrics.jsonl", start, total_steps) as log:
+        for step in range(start, total_steps):
+            if step > start and step % config.checkpoint_every == 0:
+                checkpoints.save(manager, state, iterator)
+            if step % config.sheet.every == 0:
+                draw_sheet(state.params, workdir / "sheets" / f"step_{step:06d}.png")
+            state, metrics = train_step(state, next(iterator), step_key, frozen)
+            # The step just dispatched runs while the one before it is read and written.
+            log.write(step, metrics, rate(step), keep=step % config.log_every == 0 or step == total_steps - 1)
+    if start < total_steps:
+        checkpoints.save(manager, state, iterator)
+    manager.close()
+    draw_sheet(state.params, workdir / "sheets" / f"step_{total_steps:06d}.png")
+    metadata = {
+        "command": command,
+        "config": json.loads(config.to_json_best_effort()),
+        "data": {"folders": folders, "pairs": pairs},
+        "date": datetime.now(UTC).date().isoformat(),
+        "langfuse_jax": __version__,
+        "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
+        "steps": total_steps,
+    }
+    save_fusion(workdir, state.params, dtype=np.float32, metadata=metadata)
+    return state
+
+
+def _texts(config, clip):
+    if config.text:
+        texts = TextEmbeddings.load(config.text)
+        texts.check(clip)
+        return texts
+    return embed(clip, **{role: list(config.prompts[role]) for role in ("visible", "infrared", "goal")})
+
+
+def _recipe(config):
+    return Recipe(
+        weights=dict(config.loss),
+        patches=config.patches.count,
+        patch_fraction=tuple(config.patches.fraction),
+        entropy_threshold=config.patches.entropy_threshold,
+        noise=config.noise,
+    )
+
+
+def _sheet_drawer(config, net):
+    """A function (params, path) that fuses the fixed validation pairs and writes them as one picture."""
+    pairs = folder_pairs([str(Path(config.data.root) / config.data.validation)]) if config.data.validation else []
+    if not pairs:
+        return lambda params, path: None
+    places = np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)
+    images = [read_pair(pairs[i]) for i in places]
+    # One size for all, so that the network is compiled once.
+    h, w = (min(visible.shape[axis] for visible, _ in images) for axis in (0, 1))
+    visible, infrared = (np.stack([_centre(pair[i], h, w) for pair in images])[..., None] for i in (0, 1))
+    fuse = jax.jit(net.apply)
+
+    def draw(params, path):
+        fused = np.asarray(fuse(params, visible, infrared))
+        write_png(
+            path, grid([(i[..., 0], v[..., 0], f[..., 0]) for i, v, f in zip(infrared, visible, fused, strict=True)])
+        )
+
+    return draw
+
+
+def _centre(image, h, w):
+    top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
+    return image[top : top + h, left : left + w]
