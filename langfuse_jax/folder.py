@@ -42,6 +42,8 @@ def _fuse_example(args):
     from langfuse_jax.example import night_scene
 
     out = _output_folder(args.out)
+    if out.suffix and not out.exists():
+        raise UserError(f"--out {out}: is to be a folder for four images; leave the ending {out.suffix} out")
     fuser = _load_fuser(args)
     visible, infrared = night_scene()
     fused = fuser(visible, infrared)

@@ -78,13 +78,14 @@ def _fuse(params: dict, visible: Float[Array, "b h w 1"], infrared: Float[Array,
 def _batched(image, name):
     """Any accepted form as float32 (b, h, w, c) in [0, 1]."""
     image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.ndim == 3:
-        image = image[None]
-    if image.ndim != 4 or image.shape[3] not in (1, 3) or not image.size:
+    shape = image.shape
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if len(shape) == 3:
+        shape = (1, *shape)
+    if len(shape) != 4 or shape[3] not in (1, 3) or not image.size:
         raise UserError(f"{name}: is of shape {image.shape}; give (h, w), (h, w, c) or (b, h, w, c) with c = 1 or 3")
-    return to_unit(image, name)
+    return to_unit(image.reshape(shape), name)
 
 
 def _size(image):

@@ -1,6 +1,7 @@
 """Image files and arrays: read as floats in [0, 1], split luma from chroma, write PNGs."""
 
 import os
+import warnings
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -13,6 +14,9 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MIN_SIDE = 32  # the fusion network's smallest height and width
 
 PathLike = str | os.PathLike
+
+# Pillow warns of damage in lines of its own before it raises; the error says it once.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def rgb_to_ycbcr(

@@ -81,7 +81,7 @@ def to_flax(
         if tensor.ndim != len(shapes[target]) or function(tensor).shape != tuple(shapes[target]):
             wrong.append(f"{name} {tensor.shape}")
             continue
-        flat[target] = np.ascontiguousarray(function(tensor), dtype=np.float32)
+        flat[target] = np.array(function(tensor), np.float32, order="C")
     sources = [(_pattern(rule.target), rule.source, None) for rule in table]
     missing = [_rename(path, sources)[0] for path in shapes if path not in flat]
     missing = [name for name in missing if not any(name == entry.split(" ")[0] for entry in wrong)]
@@ -104,7 +104,7 @@ def to_source(flat: Mapping[str, np.ndarray], table: Sequence[Rule]) -> dict[str
         if renamed is None:
             raise KeyError(path)
         name, function = renamed
-        tensors[name] = np.ascontiguousarray(function(np.asarray(value)))
+        tensors[name] = np.array(function(np.asarray(value)), order="C")
     return tensors
 
 

@@ -86,11 +86,14 @@ def hot_targets(infrared: Image) -> Image:
 
 
 def pyramid_fuse(visible: Image, infrared: Image) -> Image:
-    """A fused image in [0, 1]: the visible base, lifted towards the infrared where that is hot, with the stronger details.
+    """A fused image in [0, 1]: the visible base, lifted to the infrared where that is hot, with the stronger details.
 
     Bands are blended softly by local activity (the fourth power of smoothed magnitudes), so the choice does not
     flicker with noise.
     """
+    low, high = np.quantile(infrared[::4, ::4], (0.01, 0.998))
+    # Half way to the full range: thermal cameras often use a fraction of it, which would leave people gray.
+    infrared = np.clip(0.5 * infrared + 0.5 * (infrared - low) / max(high - low, 0.25), 0, 1).astype(np.float32)
     saliency = hot_targets(infrared)
     lifted = visible + saliency * np.maximum(infrared - visible, 0)
     levels = max(1, min(5, int(np.log2(min(visible.shape) / 8))))
@@ -106,7 +109,7 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
 
 
 def enhance(image: Image, *, contrast: float, sharpness: float, brightness: float) -> Image:
-    """Range stretched, gamma towards a mean of `brightness`, CLAHE blended by `contrast`, unsharp mask of `sharpness`."""
+    """Range stretch, gamma to a mean of `brightness`, CLAHE blended by `contrast`, unsharp mask by `sharpness`."""
     low, high = np.quantile(image[::4, ::4], (0.005, 0.995))
     image = np.clip((image - low) / max(high - low, 0.2), 0, 1)
     gamma = np.log(brightness) / np.log(np.clip(image.mean(), 0.02, 0.98))

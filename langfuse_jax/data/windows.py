@@ -43,7 +43,7 @@ def augment_pairs(
     middle = jnp.full((1, 2), size / 2)
 
     def view(pair, matrix):
-        return sample_views(pair, matrix[None], size=size, centre=middle, side=size)[0]
+        return sample_views(pair, matrix[None], size=size, centre=middle, side=float(size))[0]
 
     pairs = jax.vmap(view)(jnp.concatenate([visible, infrared], axis=-1), random_affine(key, b))
     return pairs[..., :1], pairs[..., 1:]

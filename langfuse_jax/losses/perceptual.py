@@ -9,9 +9,12 @@ from jaxtyping import Array, Float
 # Gains that bring the bank's squared differences to the size of the language terms.
 _BAND_GAIN = 8.0
 _BASE_GAIN = 2.0
-# A bright target against a dark one of the other source wins a little: warm people stay bright.
-_BRIGHT_BIAS = 1.25
-_SCALES = 4
+_SCALES = 5
+# Per kind of octave, the weight of bright structure over dark and the slope left below zero. Where one source has a
+# bright target and the other a dark one, bright shall win: warm people. The slope is what lets an image that starts out
+# with the dark one cross over; the finest octave keeps every edge as strong as it is.
+_FINEST = (1.25, 0.0)
+_COARSER = (2.0, 0.35)
 
 
 def perceptual_loss(
@@ -37,7 +40,7 @@ def perceptual_loss(
 def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
     """A fixed bank of rectified band-pass features, for use where no VGG19 weights are at hand.
 
-    At each of four octaves: the positive and the negative parts of horizontal and vertical differences and of a
+    At each of five octaves: the positive and the negative parts of horizontal and vertical differences and of a
     Laplacian, so that an elementwise maximum over two images asks for the stronger structure of each sign. Last, the
     low-pass rest as the pair (x, 1 - x): the maximum over both images then asks for their average, where a plain
     maximum of x would brighten everything.
@@ -46,16 +49,16 @@ def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
         images: (b, h, w, 1) in [0, 1], at least 32 pixels a side.
 
     Returns:
-        One (b, h', w', c) array a scale and kind, non-negative.
+        One (b, h', w', 1) array per octave, band and sign, finest first.
     """
     maps = []
     level = images
-    for _ in range(_SCALES):
+    for octave in range(_SCALES):
+        bright, slope = _COARSER if octave else _FINEST
         smooth = _blur(level)
-        bands = [level[:, :, 1:] - level[:, :, :-1], level[:, 1:] - level[:, :-1], level - smooth]
-        for band in bands:
-            maps.append(_BAND_GAIN * _BRIGHT_BIAS * jnp.maximum(band, 0))
-            maps.append(_BAND_GAIN * jnp.maximum(-band, 0))
+        for band in (level[:, :, 1:] - level[:, :, :-1], level[:, 1:] - level[:, :-1], level - smooth):
+            maps.append(_BAND_GAIN * bright * jnp.maximum(band, slope * band))
+            maps.append(_BAND_GAIN * jnp.maximum(-band, -slope * band))
         level = smooth[:, ::2, ::2]
     return (*maps, _BASE_GAIN * level, _BASE_GAIN * (1 - level))
 

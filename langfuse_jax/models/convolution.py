@@ -1,28 +1,156 @@
-"""Convolutions of the fusion network."""
+"""Convolutions of the fusion network, with the lowering of each direction chosen for the platform.
+
+GPU and TPU take the library's convolutions and their gradients. XLA's CPU backend has a fast path for some convolutions
+only; the others (few outputs, strided input gradients, everything transposed) fall to a loop up to a hundred times
+slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind
+(benchmarks/RESULTS.md has the times).
+"""
+
+from functools import partial
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
-
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding: int = 0
 ) -> Float[Array, "b h2 w2 d"]:
-    """Convolution (no bias) of `x`, zero-padded by `padding` on every side."""
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=DIMENSIONS
-    )
+    """Convolution without bias, stride 1 or 2, of `x` zero-padded by `padding` on every side."""
+    x = zero_pad(x, padding)
+    if jax.default_backend() == "cpu":
+        return _cpu_conv(x, kernel, stride)
+    return library_conv(x, kernel, stride)
 
 
 def conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "b h2 w2 d"]:
-    """Transposed convolution, stride 2: out[2i + a, 2j + b] sums x[i, j] @ kernel[a, b]."""
-    size = kernel.shape[0]
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[::-1, ::-1],
-        (1, 1),
-        [(size - 1, size - 1)] * 2,
-        lhs_dilation=(2, 2),
-        dimension_numbers=DIMENSIONS,
+    """Transposed convolution, stride 2, no bias: out[2i + p, 2j + q] sums x[i, j] @ kernel[p, q]; h2 = 2h + k - 2."""
+    if jax.default_backend() == "cpu":
+        return _cpu_conv_transpose(x, kernel)
+    return library_conv_transpose(x, kernel)
+
+
+def zero_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2 c"]:
+    """`width` zeros on every side."""
+    return jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0))) if width else x
+
+
+def library_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding="VALID"):
+    """`conv` of XLA's library."""
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def library_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]):
+    """`conv_transpose` of XLA's library."""
+    border = [(kernel.shape[0] - 1,) * 2] * 2
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel[::-1, ::-1], (1, 1), border, lhs_dilation=(2, 2), dimension_numbers=dimensions
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _cpu_conv(x, kernel, stride):
+    if kernel.shape[-1] == 1 and stride == 1:
+        return _shift_and_add(x, kernel)
+    return _padded_library_conv(x, kernel, stride)
+
+
+def _cpu_conv_forward(x, kernel, stride):
+    return _cpu_conv(x, kernel, stride), (x, kernel)
+
+
+def _cpu_conv_backward(stride, residuals, g):
+    x, kernel = residuals
+    return _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel.shape, stride, g)
+
+
+_cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
+
+
+def _conv_input_gradient(shape, kernel, stride, g):
+    """The adjoint: a full convolution with the flipped kernel, or a transposed convolution for stride 2."""
+    swapped = kernel.swapaxes(2, 3)
+    if stride == 1:
+        return _cpu_conv(zero_pad(g, kernel.shape[0] - 1), swapped[::-1, ::-1], 1)
+    dx = _cpu_conv_transpose(g, swapped)
+    # Rows and columns that no window reached.
+    return jnp.pad(dx, [(0, full - got) for full, got in zip(shape, dx.shape, strict=True)])
+
+
+def _conv_kernel_gradient(x, kernel_shape, stride, g):
+    size, _, c, d = kernel_shape
+    if d == 1 and stride == 1:
+        # Shifted copies of the one-channel cotangent are c times smaller than windows of x.
+        g = zero_pad(g, size - 1)[..., 0]
+        _, h, w, _ = x.shape
+        shifts = [g[:, p : p + h, q : q + w] for p in range(size)[::-1] for q in range(size)[::-1]]
+        return (jnp.stack(shifts).reshape(size * size, -1) @ x.reshape(-1, c)).reshape(kernel_shape)
+    _, pullback = jax.vjp(lambda kernel: library_conv(x, kernel, stride), jnp.zeros(kernel_shape, x.dtype))
+    return pullback(g)[0]
+
+
+def _padded_library_conv(x, kernel, stride):
+    """`library_conv`, with a row and a column of zeros that no kept output sees.
+
+    XLA:CPU sends a convolution without padding to another library than one with padding, two to four times slower.
+    """
+    size = kernel.shape[0]
+    h, w = ((n - size) // stride + 1 for n in x.shape[1:3])
+    y = library_conv(x, kernel, stride, ((0, stride), (0, stride)))
+    return y[:, :h, :w]
+
+
+def _shift_and_add(x, kernel):
+    """Stride 1 with one output channel: one matrix product gives all k*k terms of each pixel, summed where they fall."""
+    size = kernel.shape[0]
+    b, h, w, c = x.shape
+    terms = (kernel.reshape(-1, c) @ x.reshape(-1, c).T).reshape(size, size, b, h, w)
+    out_h, out_w = h - size + 1, w - size + 1
+    total = sum(terms[p, q, :, p : p + out_h, q : q + out_w] for p in range(size) for q in range(size))
+    return total[..., None]
+
+
+@jax.custom_vjp
+def _cpu_conv_transpose(x, kernel):
+    """One stride-1 convolution to 4 d channels (the four parities of the output), then depth to space."""
+    size, _, c, d = kernel.shape
+    b, h, w, _ = x.shape
+    taps = (size + 1) // 2
+    odd = 2 * taps - size
+    kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0))).reshape(taps, 2, taps, 2, c, d)
+    kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, 4 * d)
+    y = library_conv(zero_pad(x, taps - 1), kernel).reshape(b, h + taps - 1, w + taps - 1, 2, 2, d)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * (h + taps - 1), 2 * (w + taps - 1), d)
+    return y[:, : 2 * h + size - 2, : 2 * w + size - 2]
+
+
+def _cpu_conv_transpose_forward(x, kernel):
+    return _cpu_conv_transpose(x, kernel), (x, kernel)
+
+
+def _cpu_conv_transpose_backward(residuals, g):
+    """Both gradients are matrix products with the same windows of `g`; one sample at a time keeps them in the cache."""
+    x, kernel = residuals
+    size, _, c, d = kernel.shape
+    matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
+
+    def one_sample(kernel_gradient, sample):
+        x, g = sample
+        windows = _windows(g[None], size, 2).reshape(-1, size * size * d)
+        return kernel_gradient + windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
+
+    kernel_gradient, dx = lax.scan(one_sample, jnp.zeros_like(matrix), (x, g))
+    return dx, kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
+
+
+_cpu_conv_transpose.defvjp(_cpu_conv_transpose_forward, _cpu_conv_transpose_backward)
+
+
+def _windows(x, size, stride):
+    """Every size x size window of x: (b, h', w', size, size, c). A gather, which XLA:CPU runs on all cores."""
+    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
+    rows = stride * jnp.arange(rows)[:, None] + jnp.arange(size)
+    columns = stride * jnp.arange(columns)[:, None] + jnp.arange(size)
+    return x[:, rows[:, None, :, None], columns[None, :, None, :]]

@@ -82,7 +82,14 @@ def reflect_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2
 
 
 def _moments(x, axes):
-    """Mean and biased variance over `axes` (kept), in float32 whatever the dtype of x."""
+    """Mean and biased variance over `axes` (kept), in float32 whatever the dtype of x, read in one pass.
+
+    Sums are of differences from the sample's first pixel, so that a mean far from zero costs no digits.
+    """
     x = x.astype(jnp.float32)
-    mean = x.mean(axes, keepdims=True)
-    return mean, jnp.square(x - mean).mean(axes, keepdims=True)
+    corner = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))
+    pivot = jax.lax.stop_gradient(x[corner])
+    difference = x - pivot
+    mean = difference.mean(axes, keepdims=True)
+    variance = jnp.square(difference).mean(axes, keepdims=True) - jnp.square(mean)
+    return mean + pivot, jnp.maximum(variance, 0.0)

@@ -62,7 +62,7 @@ def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTrans
     image = jnp.zeros((1, crop, crop, 1))
     params = jax.jit(net.init)(key, image, image)
     # The output is clipped to [0, 1]: from a zero bias half of it starts, and may stay, where there is no gradient.
-    params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5)
+    params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 

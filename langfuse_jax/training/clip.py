@@ -1,0 +1,197 @@
+"""Training of the compact CLIP, from pairs to a folder in Hugging Face format."""
+
+import json
+import os
+import queue
+import shlex
+import sys
+import tempfile
+import threading
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from safetensors.numpy import save_file
+from tqdm import tqdm
+from transformers import CLIPConfig
+
+from langfuse_jax.convert.clip import tensors_from_params
+from langfuse_jax.data.clip_batches import PER_SCENE, batches
+from langfuse_jax.data.clip_captions import CONCEPTS, sample_captions, truth, vocabulary
+from langfuse_jax.data.clip_scenes import load_scenes
+from langfuse_jax.models.clip import MEAN, STD, Clip, init_params, towers
+from langfuse_jax.training.clip_loss import clip_loss, init_heads
+from langfuse_jax.training.clip_report import evaluate, format_report
+from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
+from langfuse_jax.training.configs import load_config
+
+CAPTION_LENGTH = 32
+
+
+def clip_config(config, tokenizer) -> CLIPConfig:
+    """The architecture as transformers describes it."""
+    words = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    embedding = config.model.embedding
+    return CLIPConfig(
+        projection_dim=embedding,
+        logit_scale_init_value=float(np.log(10)),
+        vision_config=dict(config.model.vision, projection_dim=embedding),
+        text_config=dict(config.model.text, projection_dim=embedding, **words),
+    )
+
+
+def make_step(vision, text, optimiser, *, weights, perturbation):
+    """The jitted step: one update, and the perturbation of the images that raises the loss it saw."""
+    loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(weights))
+
+    @jax.jit
+    def step(params, state, delta, images, *rest):
+        def perturbed(params, delta):
+            return loss(params, jnp.clip(images + delta, 0, 1), *rest)
+
+        (_, terms), (gradient, towards) = jax.value_and_grad(perturbed, argnums=(0, 1), has_aux=True)(params, delta)
+        updates, state = optimiser.update(gradient, state, params)
+        delta = jnp.clip(delta + 0.75 * perturbation * jnp.sign(towards), -perturbation, perturbation)
+        return optax.apply_updates(params, updates), state, delta, terms
+
+    return step
+
+
+def train(config, tokenizer, architecture, cameras):
+    """Train the two towers on scenes of several cameras; returns their parameters."""
+    vision, text = towers(architecture)
+    size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(3)
+    key = jax.random.key(config.seed)
+    params = init_params(vision, text, key)
+    params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
+    params["heads"] = init_heads(key, width=vision.embedding, concepts=len(CONCEPTS))
+    steps = config.batches * config.replays
+    warmup = config.warmup_batches * config.replays
+    rate = optax.warmup_cosine_decay_schedule(0, config.learning_rate, warmup, steps, config.learning_rate / 100)
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(
+            rate, b2=0.98, weight_decay=config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+        ),
+    )
+    state = optimiser.init(params)
+    step = make_step(vision, text, optimiser, weights=config.weights, perturbation=config.perturbation)
+    images_rng, captions_rng, noise_rng = (np.random.default_rng(seed) for seed in seeds)
+    stream = batches(cameras, images_rng, count=config.scenes_per_batch, side=size)
+    bar = tqdm(_prefetched(stream, config.batches), total=config.batches, disable=None, unit="batch")
+    for batch in bar:
+        delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * config.perturbation, jnp.float32)
+        for _ in range(config.replays):
+            captions = sample_captions(captions_rng, config.compound_captions)
+            ids = tokenizer(
+                captions.sentences,
+                padding="max_length",
+                max_length=CAPTION_LENGTH,
+                truncation=True,
+                return_tensors="np",
+            )["input_ids"]
+            shift = captions_rng.integers(1, config.scenes_per_batch)
+            sources = np.array([0, 2], np.int32)  # two sentences of each concept, visible and infrared first
+            params, state, delta, terms = step(
+                params,
+                state,
+                delta,
+                batch.images,
+                ids.astype(np.int32),
+                truth(captions.claims, batch.known),
+                batch.known,
+                captions.claims,
+                sources,
+                np.int32(shift),
+            )
+        if bar.n % 20 == 0:
+            bar.set_postfix({name: f"{float(value):.2f}" for name, value in terms.items()})
+    del params["heads"]
+    return params
+
+
+def _prefetched(stream, count):
+    """The first `count` items of a stream, made ahead by a thread of its own."""
+    ready, failed = queue.Queue(maxsize=4), []
+
+    def work():
+        try:
+            for _, item in zip(range(count), stream, strict=False):
+                ready.put(item)
+        except BaseException as error:
+            failed.append(error)
+        ready.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    while (item := ready.get()) is not None:
+        yield item
+    if failed:
+        raise failed[0]
+
+
+def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
+    """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
+    half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
+    save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
+    architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
+    architecture.save_pretrained(folder)
+    preprocessing = {"image_mean": MEAN, "image_std": STD, "size": architecture.vision_config.image_size}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
+    save_tokenizer(tokenizer, folder)
+
+
+def train_clip_command(args, rest) -> int:
+    """`langfuse-jax train-clip`: train, save, and judge on the camera held out; prints the numbers and keeps them."""
+    config = load_config(args.config, rest)
+    cameras = [load_scenes(folder) for folder in config.train_folders]
+    held_out = load_scenes(config.validation_folder)
+    tokenizer = make_tokenizer(vocabulary())
+    architecture = clip_config(config, tokenizer)
+    params = train(config, tokenizer, architecture, cameras)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as temporary:
+        temporary = Path(temporary)
+        save(temporary, params, architecture, tokenizer)
+        report = evaluate(Clip.load(temporary), held_out)
+        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        command = shlex.join(["langfuse-jax", "train-clip", "--config", args.config, "--out", args.out, *rest])
+        (temporary / "README.md").write_text(_card(command, config, cameras, held_out, report))
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, out / file.name)
+    print(format_report(report))
+    print(f"{out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
+    sys.stdout.flush()
+    return 0
+
+
+def _card(command, config, cameras, held_out, report):
+    names = [Path(folder).name for folder in config.train_folders]
+    data = ", ".join(f"{name} ({len(scenes)} pairs)" for name, scenes in zip(names, cameras, strict=True))
+    return f"""# Compact CLIP
+
+Made on {date.today()} by
+
+    {command}
+
+Trained on patches of {data}; judged on {Path(config.validation_folder).name} ({len(held_out)} pairs), whose cameras it
+never saw:
+
+{format_report(report)}
+
+The config:
+
+```
+{config}
+```
+"""

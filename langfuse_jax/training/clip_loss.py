@@ -1,0 +1,114 @@
+"""The loss of the compact CLIP: sentences against images, absolutely and as directions, and concepts named by heads."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int8
+
+from langfuse_jax.models.clip import TextTower, VisionTower
+
+
+def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """x / |x|, with a finite gradient at zero."""
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-8)
+
+
+def balanced_sigmoid_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"]) -> Float[Array, ""]:
+    """Sigmoid loss (Zhai et al., 2023) over decided pairs, true and false ones weighted alike in every column.
+
+    `truth` is 1, 0 or -1; pairs of -1 count for nothing, and neither do columns without a true or a false pair.
+    """
+    true, false = truth == 1, truth == 0
+
+    def mean(values, where):
+        return jnp.sum(values * where, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)
+
+    columns = mean(nn.softplus(-logits), true) + mean(nn.softplus(logits), false)
+    decided = true.any(axis=0) & false.any(axis=0)
+    return jnp.sum(columns * decided) / jnp.maximum(jnp.sum(decided), 1)
+
+
+def directional_cosines(
+    images: Float[Array, "s n d"],
+    visible: Float[Array, "s d"],
+    infrared: Float[Array, "s d"],
+    texts: Float[Array, "m d"],
+    text_visible: Float[Array, " d"],
+    text_infrared: Float[Array, " d"],
+) -> Float[Array, "s n m"]:
+    """1 minus the language-driven loss of every image towards every text: the mean of its two cosines."""
+    from_visible = unit(images - visible[:, None]) @ unit(texts - text_visible).T
+    from_infrared = unit(images - infrared[:, None]) @ unit(texts - text_infrared).T
+    return (from_visible + from_infrared) / 2
+
+
+def init_heads(key: Array, *, width: int, concepts: int) -> dict[str, Any]:
+    """Linear heads that name concepts from embeddings, and the loss's own scalars. Dropped after training."""
+    keys = jax.random.split(key)
+    heads = {
+        name: 0.1 * jax.random.normal(k, (width, concepts)) for name, k in zip(("image", "text"), keys, strict=True)
+    }
+    return heads | {
+        "image_bias": jnp.zeros(concepts),
+        "text_bias": jnp.zeros(concepts),
+        "bias": jnp.zeros(()),
+        "direction_scale": jnp.full((), 2.0),
+    }
+
+
+def clip_loss(
+    params: dict[str, Any],
+    images: Float[Array, "b s s"],
+    ids: Int[Array, "m n"],
+    truth: Int8[Array, "b m"],
+    known: Int8[Array, "b c"],
+    claims: Bool[Array, "m c"],
+    sources: Int[Array, " 2"],
+    shift: Int[Array, ""],
+    *,
+    vision: VisionTower,
+    text: TextTower,
+    per_scene: int,
+    weights: dict[str, float],
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The total and its terms.
+
+    Args:
+      params: `{"vision", "text", "logit_scale", "heads"}`.
+      images: gray in [0, 1]; `per_scene` of each scene in a row, its visible first, its infrared second.
+      ids: token ids of the sentences; truth: whether each is true of each image (1, 0, -1 undecided).
+      known: concepts of the images (1, 0, -1); claims: concepts of the sentences.
+      sources: rows of the sentences that stand for visible and infrared.
+      shift: directions are also taken from the sources of the scene so many places on, whatever it shows.
+      weights: of the terms "contrast", "direction", "image_heads", "text_heads".
+    """
+    gray = jnp.repeat(images[..., None], 3, axis=-1)
+    image = unit(vision.apply({"params": params["vision"]}, gray))
+    sentence = unit(text.apply({"params": params["text"]}, ids))
+    heads = params["heads"]
+    logits = jnp.exp(params["logit_scale"]) * image @ sentence.T + heads["bias"]
+
+    scenes = image.reshape(-1, per_scene, image.shape[-1])
+    seen = truth.reshape(-1, per_scene, truth.shape[-1])[:, 2:].reshape(-1, truth.shape[-1])
+    direction = 0.0
+    for offset in (0, shift):
+        cosines = directional_cosines(
+            scenes[:, 2:],
+            jnp.roll(scenes[:, 0], offset, axis=0),
+            jnp.roll(scenes[:, 1], offset, axis=0),
+            sentence,
+            sentence[sources[0]],
+            sentence[sources[1]],
+        )
+        scaled = jnp.exp(heads["direction_scale"]) * cosines.reshape(seen.shape)
+        direction += 0.5 * balanced_sigmoid_loss(scaled, seen)
+
+    terms = {
+        "contrast": balanced_sigmoid_loss(logits, truth),
+        "direction": direction,
+        "image_heads": balanced_sigmoid_loss(8 * image @ heads["image"] + heads["image_bias"], known),
+        "text_heads": balanced_sigmoid_loss(8 * sentence @ heads["text"] + heads["text_bias"], claims.astype(jnp.int8)),
+    }
+    return sum(weights[name] * term for name, term in terms.items()), terms

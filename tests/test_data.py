@@ -1,0 +1,130 @@
+"""Crops, affine views and patches against scipy and numbers worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from langfuse_jax.data.affine import random_affine, sample_views
+from langfuse_jax.data.pipeline import random_crop, training_batches
+from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
+from langfuse_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five random pairs, some smaller than a crop."""
+    rng = np.random.default_rng(0)
+    for role in ("visible", "infrared"):
+        (tmp_path / "set" / role).mkdir(parents=True)
+        for i in range(5):
+            pixels = rng.integers(0, 256, (40 + 8 * i, 70), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / role / f"{i}.png")
+    return str(tmp_path / "set")
+
+
+def test_affine_views_equal_scipy():
+    image = np.random.default_rng(1).uniform(size=(50, 60)).astype(np.float32)
+    matrices = random_affine(jax.random.key(0), 3)
+    centre, side, size = np.array([[25.0, 30.0], [20.0, 24.0], [30.0, 36.0]], np.float32), 32.0, 24
+    views = jax.jit(sample_views, static_argnames="size")(
+        jnp.asarray(image)[..., None], matrices, size=size, centre=jnp.asarray(centre), side=side
+    )[..., 0]
+    axis = (np.arange(size) + 0.5) / size - 0.5
+    for view, matrix, middle in zip(views, np.asarray(matrices, np.float64), centre, strict=True):
+        y, x = np.meshgrid(axis, axis, indexing="ij")
+        within = np.einsum("ij,jyx->iyx", matrix, np.stack([y, x, np.ones_like(y)]))
+        expected = ndimage.map_coordinates(image, middle[:, None, None] + side * within - 0.5, order=1, mode="nearest")
+        expected[(np.abs(within) > 0.5).any(axis=0)] = 0
+        np.testing.assert_allclose(view, expected, atol=2e-5)
+
+
+def test_affine_ranges():
+    matrices = np.asarray(random_affine(jax.random.key(3), 4000), np.float64)
+    forward = np.linalg.inv(matrices[:, :, :2])
+    enlargement = np.sqrt(np.linalg.det(forward))
+    assert 1.0 <= enlargement.min() < 1.01 and 1.49 < enlargement.max() <= 1.5
+    # Where the middle of the input is shown: shifted in y only, by at most a tenth of the side.
+    shown = np.einsum("nij,nj->ni", forward, -matrices[:, :, 2])
+    assert 0.099 < np.abs(shown[:, 0]).max() <= 0.1 + 1e-6
+    np.testing.assert_allclose(shown[:, 1], 0, atol=1e-6)
+    # A vertical line leans by rotation and shear, a horizontal one by rotation alone (y, x order: the second column).
+    rotation = np.degrees(np.arctan2(forward[:, 0, 1], forward[:, 1, 1]))
+    assert 4.9 < np.abs(rotation).max() <= 5 + 1e-4
+    lean = np.degrees(np.arctan2(forward[:, 1, 0], forward[:, 0, 0])) + rotation
+    assert 4.9 < np.abs(lean).max() <= 5.2
+
+
+def test_patches_are_ordered_by_window_then_image():
+    images = jnp.arange(3.0).reshape(3, 1, 1, 1) + jnp.zeros((3, 40, 40, 1))
+    still = jnp.tile(jnp.eye(2, 3)[None], (2, 1, 1))
+    windows = Windows(still, jnp.array([[10.0, 10.0], [20.0, 20.0]]), jnp.array(16.0))
+    patches = cut_patches(images, windows, 8)
+    assert patches.shape == (6, 8, 8, 1)
+    np.testing.assert_allclose(patches.mean((1, 2, 3)), [0, 1, 2, 0, 1, 2], atol=1e-6)
+
+
+def test_windows_stay_inside_and_have_the_published_sides():
+    windows = jax.vmap(lambda key: random_windows(key, 7, 224))(jax.random.split(jax.random.key(0), 200))
+    half = windows.side[:, None, None] / 2
+    assert (windows.centre - half >= -1e-3).all() and (windows.centre + half <= 224 + 1e-3).all()
+    assert 112 <= windows.side.min() < 115 and 176 < windows.side.max() <= 179.2
+
+
+def test_a_pair_is_augmented_alike():
+    visible = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 32, 32, 1)), jnp.float32)
+    a, b = jax.jit(augment_pairs)(jax.random.key(1), visible, 0.5 * visible)
+    np.testing.assert_allclose(b, 0.5 * a, atol=1e-6)
+    assert not np.allclose(a, visible)
+
+
+def test_crop_reflects_small_images():
+    image = np.arange(12.0, dtype=np.float32).reshape(3, 4) / 12
+    crop = random_crop(image, image, 5, np.random.default_rng(0))["visible"][..., 0]
+    np.testing.assert_array_equal(crop[1:4, :4], image)
+    np.testing.assert_array_equal(crop[0, :4], image[1])
+
+
+def test_flat_crops_are_drawn_again():
+    image = np.zeros((64, 640), np.float32)
+    image[:, :64] = np.random.default_rng(0).uniform(size=(64, 64))
+    crops = [random_crop(image, 0 * image, 32, np.random.default_rng(seed))["visible"] for seed in range(50)]
+    lively = np.mean([crop.std() >= 0.05 for crop in crops])
+    # One draw hits the lively tenth with probability 0.15, ten draws with 0.8.
+    assert lively > 0.6
+
+
+def test_batches_are_seeded_and_resume(folder):
+    def batches(seed):
+        return iter(training_batches([folder], crop=48, batch_size=2, seed=seed)[0])
+
+    first, again, other = batches(0), batches(0), batches(1)
+    taken = [next(first) for _ in range(6)]
+    assert taken[0]["visible"].shape == (2, 48, 48, 1) and taken[0]["visible"].dtype == np.float32
+    for batch in taken[:3]:
+        np.testing.assert_array_equal(next(again)["infrared"], batch["infrared"])
+    assert not np.array_equal(next(other)["visible"], taken[0]["visible"])
+    resumed = batches(0)
+    resumed.set_state(again.get_state())
+    for batch in taken[3:]:
+        np.testing.assert_array_equal(next(resumed)["visible"], batch["visible"])
+
+
+def test_bad_training_folders(folder, tmp_path):
+    with pytest.raises(UserError, match=r"config\.batch_size: 9 is more than the 5 pairs"):
+        training_batches([folder], crop=48, batch_size=9, seed=0)
+    with pytest.raises(UserError, match="absent"):
+        training_batches([str(tmp_path / "absent")], crop=48, batch_size=2, seed=0)
+    (tmp_path / "set" / "infrared" / "3.png").unlink()
+    with pytest.raises(UserError, match=r"3\.png"):
+        training_batches([folder], crop=48, batch_size=2, seed=0)
+
+
+def test_a_pair_of_two_sizes_is_named_while_training(folder, tmp_path):
+    Image.new("L", (64, 64)).save(tmp_path / "set" / "infrared" / "2.png")
+    batches = iter(training_batches([folder], crop=48, batch_size=2, seed=0)[0])
+    with pytest.raises(UserError, match=r"2\.png.*registered"):
+        for _ in range(5):
+            next(batches)

@@ -1,0 +1,49 @@
+"""Pairs by file stem."""
+
+import pytest
+
+from langfuse_jax.errors import UserError
+from langfuse_jax.pairs import Pair, match_pairs
+
+
+def folders(tmp_path, visible, infrared):
+    for folder, names in (("vi", visible), ("ir", infrared)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    return tmp_path / "vi", tmp_path / "ir"
+
+
+def test_pairs_by_stem_of_any_extension(tmp_path):
+    vi, ir = folders(
+        tmp_path,
+        ["b.JPG", "a.v1.png", "lone.tif", "notes.txt", ".a.png"],
+        ["a.v1.TIFF", "b.webp", "c.bmp", "Thumbs.db"],
+    )
+    (vi / "c.png").mkdir()
+    pairs, alone = match_pairs(vi, str(ir))
+    assert pairs == [Pair("a.v1", vi / "a.v1.png", ir / "a.v1.TIFF"), Pair("b", vi / "b.JPG", ir / "b.webp")]
+    assert alone == [ir / "c.bmp", vi / "lone.tif"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "infrared", "message"),
+    [
+        (["a.png", "a.jpg"], ["a.png"], r"vi/a\.jpg and .*vi/a\.png: two images of one stem"),
+        (["a.png"], ["a.txt"], r"ir: has no infrared images"),
+        (["a.png"], ["b.png"], r"vi and .*ir: no file of one has the stem"),
+    ],
+)
+def test_bad_folders(tmp_path, visible, infrared, message):
+    with pytest.raises(UserError, match=message):
+        match_pairs(*folders(tmp_path, visible, infrared))
+
+
+def test_missing_and_equal_folders(tmp_path):
+    vi, ir = folders(tmp_path, ["a.png"], ["a.png"])
+    with pytest.raises(UserError, match=r"none: no such folder; give the folder of infrared images"):
+        match_pairs(vi, tmp_path / "none")
+    with pytest.raises(UserError, match=r"a\.png: is not a folder; give the folder of visible images"):
+        match_pairs(vi / "a.png", ir)
+    with pytest.raises(UserError, match="as both"):
+        match_pairs(vi, ir / ".." / "vi")

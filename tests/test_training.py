@@ -1,0 +1,129 @@
+"""Training end to end on pairs drawn by the package: it learns, resumes exactly and refuses what it must."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+
+from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
+from langfuse_jax.cli import main
+from langfuse_jax.example import night_scene
+from langfuse_jax.text import embed
+from langfuse_jax.training.checkpoints import restore_params
+from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.loop import train
+
+SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with one small set of three drawn pairs."""
+    root = tmp_path_factory.mktemp("data")
+    for role in ("visible", "infrared"):
+        (root / "night" / role).mkdir(parents=True)
+    for seed in range(3):
+        for role, pixels in zip(("visible", "infrared"), night_scene(96, 128, seed=seed), strict=True):
+            Image.fromarray(pixels).save(root / "night" / role / f"{seed}.png")
+    return root
+
+
+def _overrides(root, **values):
+    values = {"data.root": root, "data.train": "('night',)", "data.validation": "night", "crop": 48, **values}
+    return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """A work directory of six steps with a checkpoint before the fourth, and the final state."""
+    workdir = tmp_path_factory.mktemp("work") / "a"
+    overrides = _overrides(root, steps=6, warmup_steps=1, checkpoint_every=3, **{"sheet.every": 3})
+    config = load_config(str(SMOKE), overrides)
+    return workdir, config, train(config, workdir, command="langfuse-jax train ...")
+
+
+def test_a_training_leaves_what_it_promises(trained):
+    workdir, config, state = trained
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(6))
+    assert all(np.isfinite(list(line.values())).all() for line in lines)
+    names = ("global", "patch", "similarity", "perceptual")
+    for line in lines:
+        np.testing.assert_allclose(line["loss"], sum(config.loss[n] * line[n] for n in names), rtol=1e-4)
+    assert [path.name for path in sorted((workdir / "sheets").iterdir())] == [
+        "step_000000.png",
+        "step_000003.png",
+        "step_000006.png",
+    ]
+    about = json.loads((workdir / "fusion.json").read_text())
+    assert about["command"] == "langfuse-jax train ..." and about["steps"] == 6 and about["config"]["crop"] == 48
+    visible, infrared = (np.asarray(Image.open(f"{config.data.root}/night/{r}/0.png")) for r in ("visible", "infrared"))
+    assert Fuser.load(workdir)(visible, infrared).shape == visible.shape
+    assert int(state.step) == 6
+
+
+def test_every_parameter_learns(trained):
+    workdir, config, state = trained
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.steps = 3
+    shutil.rmtree(workdir.parent / "short", ignore_errors=True)
+    early = flatten_dict(train(config, workdir.parent / "short").params)
+    for path, late in flatten_dict(state.params).items():
+        assert not np.array_equal(late, early[path]), path
+
+
+def test_resuming_repeats_the_training_exactly(trained):
+    workdir, config, state = trained
+    resumed = workdir.parent / "resumed"
+    shutil.copytree(workdir, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "6")
+    again = train(config, resumed)
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
+    assert (resumed / "metrics.jsonl").read_text() == (workdir / "metrics.jsonl").read_text()
+    # Without the exported model the latest checkpoint serves.
+    jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
+    restarted = train(config, resumed)
+    jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
+
+
+def test_text_of_another_clip_is_refused(root, tmp_path):
+    text = embed(Clip.load())
+    vectors = {role: getattr(text, role) for role in ("visible", "infrared", "goal")}
+    TextEmbeddings(model="somebody/else", fingerprint="0" * 12, prompts=text.prompts, **vectors).save(tmp_path / "t.npz")
+    config = load_config(str(SMOKE), _overrides(root, text=tmp_path / "t.npz"))
+    with pytest.raises(UserError, match="somebody/else.*compact"):
+        train(config, tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.nosuch=1", "nosuch"),
+        ("--config.crop=many", "crop"),
+        ("--config.crop=16", "config.crop: 16"),
+        ("--config.data.train=('absent',)", "absent"),
+        ("--config.batch_size=40", "config.batch_size: 40"),
+        ("--config.clip=./no/such/clip", "no/such/clip"),
+        ("--config.vgg=no.safetensors", "no.safetensors"),
+        ("--config.init_from=nowhere", "nowhere"),
+        ("--config.text=no.npz", "no.npz"),
+        ("--strange=1", "strange"),
+    ],
+)
+def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
+    overrides = [*_overrides(root, batch_size=2), override]
+    status = main(["train", "--config", str(SMOKE), "--workdir", str(tmp_path / "w"), *overrides])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert status == 2 and len(error) == 1 and message in error[0]
+    assert not (tmp_path / "w").exists()
+
+
+def test_missing_config_ends_in_one_line(tmp_path, capsys):
+    assert main(["train", "--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path / "w")]) == 2
+    assert "no.py: no such file" in capsys.readouterr().err
