@@ -16,20 +16,20 @@ def get_config():
     config.model = ConfigDict()
     config.model.embedding = 96
     config.model.vision = dict(
-        image_size=96, patch_size=12, hidden_size=128, num_hidden_layers=3, num_attention_heads=2, intermediate_size=384
+        image_size=96, patch_size=12, hidden_size=144, num_hidden_layers=3, num_attention_heads=2, intermediate_size=288
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 900
+    config.batches = 800
     config.scenes_per_batch = 6
     config.compound_captions = 16
     # Each batch is used so many times, each time with the perturbation that raised its loss the time before: gradients
     # of a CLIP trained so point at what images look like, and a fusion network can follow them.
-    config.replays = 3
+    config.replays = 2
     config.perturbation = 4 / 255
 
     config.learning_rate = 1.5e-3
     config.weight_decay = 0.02
     config.warmup_batches = 40
-    config.weights = dict(contrast=1.0, direction=1.0, image_heads=0.5, text_heads=0.5)
+    config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, text_heads=0.5)
     return config

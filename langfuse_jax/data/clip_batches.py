@@ -18,8 +18,9 @@ MODALITY = {
     "infrared": "infrared",
     "infrared_enhanced": "infrared",
 }
-PER_SCENE = len(VARIANTS) + 5
+PER_SCENE = 14
 
+_ALTERNATIVES = (GOALS, ("average", "maximum"), ("visible_enhanced", "infrared_enhanced"))
 _ARTEFACTS = ("blurry", "noisy", "striped", "checkered", "blocky", "haloed", "harsh", "inverted")
 
 
@@ -66,6 +67,8 @@ def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, target
         known["salient"] = {"infrared": -1, "infrared_enhanced": -1, "goal": 1, "goal_strong": 1, "maximum": 1}.get(
             variant, 0
         )
+    if failure in ("blurry", "washed_out") and variant in MODALITY:
+        known |= {"visible": -1, "infrared": -1}
     if failure:
         known |= dict.fromkeys(_ARTEFACTS, 0)
         known |= {"goal": 0, "clear": 0, "bright": 0, "natural": 0, "detailed": 0}
@@ -125,12 +128,19 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
 
     # A modality is no camera: half of the time both sources get the same random contrast and random blur, and the
     # infrared may be black-hot, so that only the look of heat against light is left to tell them apart.
-    matched, mean, contrast = rng.random() < 0.5, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
+    matched, mean, contrast = rng.random() < 0.35, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
     black_hot = rng.random() < 0.3
-    for variant, patch in zip(VARIANTS, window, strict=False):
+    # Most thermal cameras are softer and flatter than those with strong processing, as RoadScene's.
+    soft, softness, flatness = rng.random() < 0.5, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
+    chosen = [*VARIANTS[:2], *(pair[rng.integers(2)] for pair in _ALTERNATIVES), "inverted_targets"]
+    for variant in chosen:
+        patch = window[VARIANTS.index(variant)]
         if variant in MODALITY:
             if black_hot and MODALITY[variant] == "infrared":
                 patch = 1 - patch
+            if MODALITY[variant] == "infrared" and soft:
+                patch = gaussian_blur(patch, softness)
+                patch = patch.mean() + flatness * (patch - patch.mean())
             if matched:
                 patch = gaussian_blur(patch, rng.uniform(0.2, 1.4))
                 patch = np.clip(mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01), 0, 1)
@@ -138,7 +148,7 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
                 patch = np.clip(patch * rng.uniform(0.8, 1.25) + rng.uniform(-0.06, 0.06), 0, 1)
             patch = patch.astype(np.float32)
         add(variant, patch)
-    for failure in rng.choice(list(FAILURES), PER_SCENE - len(VARIANTS), replace=False):
+    for failure in rng.choice(list(FAILURES), PER_SCENE - len(chosen), replace=False):
         bases = ("visible", "goal", "goal_strong") if failure == "inverted" else VARIANTS[:6]
         variant = bases[rng.integers(len(bases))]
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)

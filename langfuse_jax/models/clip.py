@@ -230,7 +230,8 @@ class Clip:
         preprocessing = {}
         if (folder / "preprocessor_config.json").is_file():
             preprocessing = _read(folder, "preprocessor_config.json", lambda path: json.loads(path.read_text()))
-        vision, text = towers(config, preprocessing.get("image_mean", MEAN), preprocessing.get("image_std", STD))
+        mean, std = preprocessing.get("image_mean", MEAN), preprocessing.get("image_std", STD)
+        vision, text = towers(config, [float(value) for value in mean], [float(value) for value in std])
         shapes = jax.eval_shape(partial(init_params, vision, text), jax.random.key(0))
         tensors, origin = _tensors(folder)
         params = jax.tree.map(jnp.asarray, params_from_tensors(tensors, shapes, origin=str(origin)))

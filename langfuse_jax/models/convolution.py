@@ -20,14 +20,14 @@ def conv(
     """Convolution without bias, stride 1 or 2, of `x` zero-padded by `padding` on every side."""
     x = zero_pad(x, padding)
     if jax.default_backend() == "cpu":
-        return _cpu_conv(x, kernel, stride)
+        return _cpu_conv(x, _vary_like(x, kernel), stride)
     return library_conv(x, kernel, stride)
 
 
 def conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "b h2 w2 d"]:
     """Transposed convolution, stride 2, no bias: out[2i + p, 2j + q] sums x[i, j] @ kernel[p, q]; h2 = 2h + k - 2."""
     if jax.default_backend() == "cpu":
-        return _cpu_conv_transpose(x, kernel)
+        return _cpu_conv_transpose(x, _vary_like(x, kernel))
     return library_conv_transpose(x, kernel)
 
 
@@ -50,6 +50,15 @@ def library_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k
     )
 
 
+def _vary_like(x, kernel):
+    """`kernel`, typed as varying over the devices that x varies over, inside `jax.shard_map`.
+
+    A custom gradient must have the type of its argument; this cast's own gradient is the sum over the devices. XLA
+    folds the selection away.
+    """
+    return jnp.where(True, kernel, lax.stop_gradient(x[0, 0, 0, 0]))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_conv(x, kernel, stride):
     if kernel.shape[-1] == 1 and stride == 1:
@@ -63,7 +72,7 @@ def _cpu_conv_forward(x, kernel, stride):
 
 def _cpu_conv_backward(stride, residuals, g):
     x, kernel = residuals
-    return _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel.shape, stride, g)
+    return _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel, stride, g)
 
 
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
@@ -79,22 +88,22 @@ def _conv_input_gradient(shape, kernel, stride, g):
     return jnp.pad(dx, [(0, full - got) for full, got in zip(shape, dx.shape, strict=True)])
 
 
-def _conv_kernel_gradient(x, kernel_shape, stride, g):
-    size, _, c, d = kernel_shape
+def _conv_kernel_gradient(x, kernel, stride, g):
+    size, _, c, d = kernel.shape
     if d == 1 and stride == 1:
         # Shifted copies of the one-channel cotangent are c times smaller than windows of x.
         g = zero_pad(g, size - 1)[..., 0]
         _, h, w, _ = x.shape
         shifts = [g[:, p : p + h, q : q + w] for p in range(size)[::-1] for q in range(size)[::-1]]
-        return (jnp.stack(shifts).reshape(size * size, -1) @ x.reshape(-1, c)).reshape(kernel_shape)
-    _, pullback = jax.vjp(lambda kernel: library_conv(x, kernel, stride), jnp.zeros(kernel_shape, x.dtype))
+        return (jnp.stack(shifts).reshape(size * size, -1) @ x.reshape(-1, c)).reshape(kernel.shape)
+    _, pullback = jax.vjp(lambda kernel: library_conv(x, kernel, stride), kernel)
     return pullback(g)[0]
 
 
 def _padded_library_conv(x, kernel, stride):
     """`library_conv`, with a row and a column of zeros that no kept output sees.
 
-    XLA:CPU sends a convolution without padding to another library than one with padding, two to four times slower.
+    XLA:CPU is measured two to four times slower on a convolution without padding than on one with any.
     """
     size = kernel.shape[0]
     h, w = ((n - size) // stride + 1 for n in x.shape[1:3])
@@ -103,7 +112,7 @@ def _padded_library_conv(x, kernel, stride):
 
 
 def _shift_and_add(x, kernel):
-    """Stride 1 with one output channel: one matrix product gives all k*k terms of each pixel, summed where they fall."""
+    """Stride 1 to one channel: a matrix product gives the k*k terms of each pixel, summed where they fall."""
     size = kernel.shape[0]
     b, h, w, c = x.shape
     terms = (kernel.reshape(-1, c) @ x.reshape(-1, c).T).reshape(size, size, b, h, w)
@@ -136,12 +145,13 @@ def _cpu_conv_transpose_backward(residuals, g):
     size, _, c, d = kernel.shape
     matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
 
-    def one_sample(kernel_gradient, sample):
+    def one_sample(sample):
         x, g = sample
         windows = _windows(g[None], size, 2).reshape(-1, size * size * d)
-        return kernel_gradient + windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
+        return windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
 
-    kernel_gradient, dx = lax.scan(one_sample, jnp.zeros_like(matrix), (x, g))
+    kernel_gradient, dx = lax.map(one_sample, (x, g))
+    kernel_gradient = kernel_gradient.sum(0)
     return dx, kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
 
 

@@ -50,12 +50,27 @@ def clip_config(config, tokenizer) -> CLIPConfig:
     )
 
 
-def make_step(vision, text, optimiser, *, weights, perturbation):
+def whitening_patches(patch: int, width: int):
+    """First patch embedding (patch, patch, 3, width): the lowest `width` cosines, amplified as natural images fade.
+
+    Drawn at random, it would see little but the mean brightness of a patch, and stripes, noise and blur hardly at all.
+    """
+    frequency = np.arange(patch)
+    cosines = np.cos(np.pi * (frequency[None] + 0.5) * frequency[:, None] / patch) * np.sqrt(2 / patch)
+    cosines[0] /= np.sqrt(2)
+    radius = np.hypot(frequency[:, None], frequency)
+    kernel = np.einsum("uy,vx,uv->yxuv", cosines, cosines, np.maximum(radius, 0.3) / 3 / 3).reshape(patch, patch, -1)
+    kernel = kernel[..., np.argsort(radius.ravel(), kind="stable")[:width]]
+    kernel = np.pad(kernel, ((0, 0), (0, 0), (0, width - kernel.shape[-1])))
+    return jnp.asarray(np.repeat(kernel[:, :, None], 3, axis=2), jnp.float32)
+
+
+def make_step(vision, text, optimiser, *, weights):
     """The jitted step: one update, and the perturbation of the images that raises the loss it saw."""
     loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(weights))
 
     @jax.jit
-    def step(params, state, delta, images, *rest):
+    def step(params, state, delta, perturbation, images, *rest):
         def perturbed(params, delta):
             return loss(params, jnp.clip(images + delta, 0, 1), *rest)
 
@@ -73,6 +88,7 @@ def train(config, tokenizer, architecture, cameras):
     size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(3)
     key = jax.random.key(config.seed)
     params = init_params(vision, text, key)
+    params["vision"]["patch_embedding"] = whitening_patches(vision.patch_size, vision.width)
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
     params["heads"] = init_heads(key, width=vision.embedding, concepts=len(CONCEPTS))
     steps = config.batches * config.replays
@@ -85,12 +101,14 @@ def train(config, tokenizer, architecture, cameras):
         ),
     )
     state = optimiser.init(params)
-    step = make_step(vision, text, optimiser, weights=config.weights, perturbation=config.perturbation)
+    step = make_step(vision, text, optimiser, weights=config.weights)
     images_rng, captions_rng, noise_rng = (np.random.default_rng(seed) for seed in seeds)
     stream = batches(cameras, images_rng, count=config.scenes_per_batch, side=size)
     bar = tqdm(_prefetched(stream, config.batches), total=config.batches, disable=None, unit="batch")
     for batch in bar:
-        delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * config.perturbation, jnp.float32)
+        # Perturbations grow from nothing: at full strength from the start they hide fine structure from the towers.
+        perturbation = np.float32(config.perturbation * min(1, 1.5 * bar.n / config.batches))
+        delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * perturbation, jnp.float32)
         for _ in range(config.replays):
             captions = sample_captions(captions_rng, config.compound_captions)
             ids = tokenizer(
@@ -106,6 +124,7 @@ def train(config, tokenizer, architecture, cameras):
                 params,
                 state,
                 delta,
+                perturbation,
                 batch.images,
                 ids.astype(np.int32),
                 truth(captions.claims, batch.known),

@@ -30,6 +30,16 @@ def balanced_sigmoid_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"]
     return jnp.sum(columns * decided) / jnp.maximum(jnp.sum(decided), 1)
 
 
+def naming_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"]) -> Float[Array, ""]:
+    """Every true sentence of an image against all its false ones, by softmax (Khosla et al., 2020).
+
+    Makes the sentences of one image comparable, where the sigmoid loss compares the images of one sentence.
+    """
+    false = jax.nn.logsumexp(jnp.where(truth == 0, logits, -jnp.inf), axis=1, keepdims=True)
+    losses = nn.softplus(false - logits) * (truth == 1)
+    return jnp.mean(jnp.sum(losses, axis=1) / jnp.maximum(jnp.sum(truth == 1, axis=1), 1))
+
+
 def directional_cosines(
     images: Float[Array, "s n d"],
     visible: Float[Array, "s d"],
@@ -54,7 +64,7 @@ def init_heads(key: Array, *, width: int, concepts: int) -> dict[str, Any]:
         "image_bias": jnp.zeros(concepts),
         "text_bias": jnp.zeros(concepts),
         "bias": jnp.zeros(()),
-        "direction_scale": jnp.full((), 2.0),
+        "direction_scale": jnp.full((), 2.0, jnp.float32),
     }
 
 
@@ -82,7 +92,7 @@ def clip_loss(
       known: concepts of the images (1, 0, -1); claims: concepts of the sentences.
       sources: rows of the sentences that stand for visible and infrared.
       shift: directions are also taken from the sources of the scene so many places on, whatever it shows.
-      weights: of the terms "contrast", "direction", "image_heads", "text_heads".
+      weights: of the terms "naming", "contrast", "direction", "image_heads", "text_heads".
     """
     gray = jnp.repeat(images[..., None], 3, axis=-1)
     image = unit(vision.apply({"params": params["vision"]}, gray))
@@ -106,6 +116,7 @@ def clip_loss(
         direction += 0.5 * balanced_sigmoid_loss(scaled, seen)
 
     terms = {
+        "naming": naming_loss(logits, truth),
         "contrast": balanced_sigmoid_loss(logits, truth),
         "direction": direction,
         "image_heads": balanced_sigmoid_loss(8 * image @ heads["image"] + heads["image_bias"], known),

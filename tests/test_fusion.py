@@ -1,0 +1,109 @@
+"""The fusion network against the published one's numbers, its sizes, its gradient and its weight conversion."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import procedural_weights
+import pytest
+
+from langfuse_jax.convert.fusion import fusion_from_torch
+from langfuse_jax.errors import UserError
+from langfuse_jax.models import convolution, layers
+from langfuse_jax.models.fusion import FusionNet
+
+REFERENCE = np.load(Path(__file__).parent / "data" / "fusion_reference.npz")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return fusion_from_torch(*procedural_weights.encoder_decoder(2024))
+
+
+def images(b, h, w, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).random((2, b, h, w, 1)), jnp.float32)
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_equals_the_published_network(params, case):
+    pair = [jnp.asarray(REFERENCE[f"case{case}_{source}"])[..., None] for source in ("visible", "infrared")]
+    got = jax.jit(FusionNet().apply)(params, *pair)
+    np.testing.assert_allclose(got[..., 0], REFERENCE[f"case{case}_fused"], atol=2e-4)
+    styles = jax.jit(partial(FusionNet().apply, method="styles"))(params, *pair)
+    for name, style in zip(("visible", "infrared"), styles, strict=True):
+        np.testing.assert_allclose(style, REFERENCE[f"case{case}_style_{name}"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 32), (33, 47), (71, 50)])
+def test_any_size_from_32(params, h, w):
+    """The output has the size of the input, lies in [0, 1], and is used over that whole range."""
+    fused = jax.jit(FusionNet().apply)(params, *images(1, h, w))
+    assert fused.shape == (1, h, w, 1)
+    assert fused.min() >= 0 and fused.max() <= 1 and fused.std() > 0.05
+
+
+def test_too_small():
+    with pytest.raises(ValueError, match="31x40"):
+        jax.eval_shape(FusionNet().init, jax.random.key(0), *images(1, 31, 40))
+
+
+def test_initial_parameters():
+    params = jax.jit(FusionNet().init)(jax.random.key(0), *images(1, 32, 32))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 5_776_977
+    assert set(params) == {"content_visible", "content_infrared", "style_visible", "style_infrared", "decoder"}
+    kernel = params["decoder"]["up_0"]["kernel"]
+    assert abs(kernel.std() - 0.02) < 2e-4 and abs(kernel.mean()) < 2e-4
+    assert not params["content_infrared"]["down_1"]["bias"].any()
+    gamma = params["decoder"]["up_norm_0"]["gamma"]
+    assert gamma.min() >= 0 and gamma.max() <= 1 and abs(gamma.mean() - 0.5) < 0.1
+
+
+def test_gradient_equals_the_library_lowering(params, monkeypatch):
+    """One gradient of the whole network, against the same network on the library's convolutions."""
+    visible, infrared = images(2, 37, 42)
+
+    def gradient():
+        def loss(params, visible):
+            return jnp.mean(jnp.square(FusionNet().apply(params, visible, infrared) - infrared))
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, visible)
+
+    ours = gradient()
+
+    def library_conv(x, kernel, stride=1, padding=0):
+        return convolution.library_conv(x, kernel, stride, [(padding, padding)] * 2)
+
+    monkeypatch.setattr(layers, "conv", library_conv)
+    monkeypatch.setattr(layers, "conv_transpose", convolution.library_conv_transpose)
+    theirs = gradient()
+    norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(theirs)))
+    assert norm > 1e-3
+    for (path, want), got in zip(jax.tree.leaves_with_path(theirs), jax.tree.leaves(ours), strict=True):
+        # A bias before an instance norm has no gradient but rounding, hence the share of the whole.
+        error = np.linalg.norm(np.asarray(got - want))
+        assert error <= 1e-3 * np.linalg.norm(np.asarray(want)) + 1e-5 * norm, path
+
+
+def test_bfloat16_stays_close(params):
+    """Half precision changes the picture by little, and parameters and result stay float32."""
+    visible, infrared = images(1, 40, 48)
+    full = jax.jit(FusionNet().apply)(params, visible, infrared)
+    half = jax.jit(FusionNet(dtype=jnp.bfloat16).apply)(params, visible, infrared)
+    assert half.dtype == jnp.float32
+    assert np.abs(half - full).mean() < 0.03
+
+
+def test_conversion_names_what_does_not_fit():
+    encoder, decoder = procedural_weights.encoder_decoder(1)
+    encoder["content_encoder1.model.99.weight"] = np.zeros((1,))
+    decoder["mlp.model.0.weight"] = decoder["mlp.model.0.weight"].T
+    del decoder["model_up.4.beta"]
+    with pytest.raises(UserError) as error:
+        fusion_from_torch(encoder, decoder)
+    message = str(error.value)
+    assert "unused: encoder content_encoder1.model.99.weight" in message
+    assert "missing: decoder model_up.4.beta" in message
+    assert "of a wrong shape: decoder mlp.model.0.weight (16, 256)" in message
+    assert "\n" not in message

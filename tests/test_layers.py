@@ -1,0 +1,133 @@
+"""Every lowering against the library's own convolution and gradients; norms and pads against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from langfuse_jax.models.convolution import conv, conv_transpose, library_conv, library_conv_transpose
+from langfuse_jax.models.layers import LayerNorm, adaptive_instance_norm, instance_norm, reflect_pad
+
+# (height, width, in, out, kernel, stride, zero padding): every kind of the network, at sizes that leave remainders.
+CONVOLUTIONS = [
+    (17, 22, 1, 16, 7, 1, 0),
+    (18, 21, 16, 32, 4, 2, 1),
+    (19, 25, 32, 64, 4, 2, 1),
+    (9, 8, 128, 128, 3, 1, 0),
+    (8, 9, 256, 256, 3, 1, 0),
+    (19, 17, 32, 1, 7, 1, 0),
+    (1, 1, 64, 8, 1, 1, 0),
+]
+TRANSPOSED = [(4, 7, 256, 128), (9, 6, 128, 64), (11, 13, 64, 32)]
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def value_and_gradients(function, x, kernel):
+    """The value and the gradients of both arguments under one fixed cotangent, jitted."""
+
+    @jax.jit
+    def run(x, kernel):
+        y, pullback = jax.vjp(function, x, kernel)
+        return y, *pullback(draw(*y.shape, seed=1))
+
+    return run(x, kernel)
+
+
+def assert_close(got, want, tolerance=1e-4):
+    scale = np.abs(want).max()
+    np.testing.assert_allclose(np.asarray(got) / scale, np.asarray(want) / scale, atol=tolerance)
+
+
+@pytest.mark.parametrize(("h", "w", "c", "d", "size", "stride", "padding"), CONVOLUTIONS)
+def test_conv_matches_library(h, w, c, d, size, stride, padding):
+    x, kernel = draw(2, h, w, c), draw(size, size, c, d, seed=2)
+
+    def library(x, kernel):
+        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
+
+    got = value_and_gradients(lambda x, kernel: conv(x, kernel, stride, padding), x, kernel)
+    for ours, theirs in zip(got, value_and_gradients(library, x, kernel), strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("h", "w", "c", "d"), TRANSPOSED)
+def test_conv_transpose_matches_library(h, w, c, d):
+    x, kernel = draw(2, h, w, c), draw(5, 5, c, d, seed=2)
+    got = value_and_gradients(conv_transpose, x, kernel)
+    assert got[0].shape == (2, 2 * h + 3, 2 * w + 3, d)
+    for ours, theirs in zip(got, value_and_gradients(library_conv_transpose, x, kernel), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_conv_transpose_by_hand():
+    x = jnp.array([[[[1.0], [10.0]]]])
+    kernel = jnp.arange(25.0).reshape(5, 5, 1, 1)
+    out = jax.jit(conv_transpose)(x, kernel)[0, :, :, 0]
+    want = np.zeros((5, 7))
+    want[:, :5] += np.arange(25).reshape(5, 5)
+    want[:, 2:] += 10 * np.arange(25).reshape(5, 5)
+    np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("h", "w", "c", "d"), TRANSPOSED)
+def test_conv_transpose_matches_torch(h, w, c, d):
+    import torch
+
+    x, kernel = draw(2, h, w, c), draw(5, 5, c, d, seed=2)
+    inputs = [torch.tensor(np.asarray(a), requires_grad=True) for a in (x, kernel)]
+    y = torch.nn.functional.conv_transpose2d(inputs[0].permute(0, 3, 1, 2), inputs[1].permute(2, 3, 0, 1), stride=2)
+    y = y.permute(0, 2, 3, 1)
+    y.backward(torch.tensor(np.asarray(draw(*y.shape, seed=1))))
+    got = value_and_gradients(conv_transpose, x, kernel)
+    for ours, theirs in zip(got, [y, inputs[0].grad, inputs[1].grad], strict=True):
+        assert_close(ours, theirs.detach().numpy())
+
+
+@pytest.mark.parametrize(("function", "size", "c", "d"), [(conv, 3, 8, 8), (conv, 7, 8, 1), (conv_transpose, 5, 8, 4)])
+def test_gradients_inside_shard_map(function, size, c, d):
+    """A replicated kernel with a sharded batch: the custom gradients have the types that shard_map asks for."""
+    x, kernel = draw(2, 9, 8, c), draw(size, size, c, d, seed=2)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    data, replicated = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+    gradient = jax.grad(lambda x, kernel: jnp.square(function(x, kernel)).sum(), argnums=(0, 1))
+    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(data, replicated), out_specs=(data, replicated))
+    for got, want in zip(jax.jit(sharded)(x, kernel), gradient(x, kernel), strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0])
+def test_instance_norm(mean):
+    """A mean far above the spread costs no more than the rounding of the input itself."""
+    x = np.asarray(draw(2, 12, 9, 5) + mean)
+    exact = x.astype(np.float64)
+    want = (exact - exact.mean((1, 2), keepdims=True)) / np.sqrt(exact.var((1, 2), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(jax.jit(instance_norm)(x), want, atol=2e-4)
+    shift, scale = draw(2, 5, seed=3), draw(2, 5, seed=4)
+    got = jax.jit(adaptive_instance_norm)(x, shift, scale)
+    np.testing.assert_allclose(got, want * scale[:, None, None] + shift[:, None, None], atol=4e-4)
+
+
+def test_layer_norm_uses_unbiased_std():
+    x = draw(2, 3, 2, 4)
+    gamma, beta = draw(4, seed=1), draw(4, seed=2)
+    got = jax.jit(LayerNorm().apply)({"params": {"gamma": gamma, "beta": beta}}, x)
+    exact = np.asarray(x, np.float64)
+    std = exact.std((1, 2, 3), ddof=1, keepdims=True)
+    want = (exact - exact.mean((1, 2, 3), keepdims=True)) / (std + 1e-5) * gamma + beta
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [instance_norm, lambda x: LayerNorm().init_with_output(jax.random.key(0), x)[0]])
+def test_norms_of_a_constant_have_finite_gradients(norm):
+    gradient = jax.jit(jax.grad(lambda x: (norm(x) * draw(1, 4, 4, 3)).sum()))(jnp.full((1, 4, 4, 3), 0.3))
+    assert np.isfinite(gradient).all()
+
+
+def test_reflect_pad():
+    x = draw(2, 6, 5, 3)
+    got = jax.jit(reflect_pad, static_argnums=1)(x, 3)
+    np.testing.assert_array_equal(got, np.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect"))
