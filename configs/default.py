@@ -32,7 +32,7 @@ def get_config():
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
     c.noise = 0.03  # the network sees it, the losses do not
 
-    c.loss = ConfigDict({"global": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0})
+    c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0})
     c.epochs = 100
     c.steps = 0  # instead of epochs, when not 0
     c.learning_rate = 5e-4

@@ -32,8 +32,8 @@ def _images(reference):
 def test_terms_equal_the_published_numbers(reference):
     patches, selected = (jnp.asarray(reference[k], jnp.float32) for k in ("patch_fused", "patch_selected"))
     total, terms = jax.jit(total_loss)(*_images(reference), patches, selected, **_texts(reference))
-    for name in ("global", "patch", "similarity"):
-        np.testing.assert_allclose(terms[name], reference[f"loss_{name}"], rtol=1e-5)
+    for name, published in (("whole", "global"), ("patch", "patch"), ("similarity", "similarity")):
+        np.testing.assert_allclose(terms[name], reference[f"loss_{published}"], rtol=1e-5)
     np.testing.assert_allclose(total, reference["total"], rtol=1e-5)
 
 

@@ -52,7 +52,7 @@ def test_a_training_leaves_what_it_promises(trained):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(6))
     assert all(np.isfinite(list(line.values())).all() for line in lines)
-    names = ("global", "patch", "similarity", "perceptual")
+    names = ("whole", "patch", "similarity", "perceptual")
     for line in lines:
         np.testing.assert_allclose(line["loss"], sum(config.loss[n] * line[n] for n in names), rtol=1e-4)
     assert [path.name for path in sorted((workdir / "sheets").iterdir())] == [
@@ -95,9 +95,10 @@ def test_resuming_repeats_the_training_exactly(trained):
 def test_text_of_another_clip_is_refused(root, tmp_path):
     text = embed(Clip.load())
     vectors = {role: getattr(text, role) for role in ("visible", "infrared", "goal")}
-    TextEmbeddings(model="somebody/else", fingerprint="0" * 12, prompts=text.prompts, **vectors).save(tmp_path / "t.npz")
+    other = TextEmbeddings(model="somebody/else", fingerprint="0" * 12, prompts=text.prompts, **vectors)
+    other.save(tmp_path / "t.npz")
     config = load_config(str(SMOKE), _overrides(root, text=tmp_path / "t.npz"))
-    with pytest.raises(UserError, match="somebody/else.*compact"):
+    with pytest.raises(UserError, match=r"somebody/else.*compact"):
         train(config, tmp_path / "w")
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from langfuse_jax.losses.language import language_driven_loss, similarity_loss
 
-PUBLISHED_WEIGHTS = {"global": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0}
+PUBLISHED_WEIGHTS = {"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0}
 
 
 def total_loss(
@@ -23,7 +23,7 @@ def total_loss(
     perceptual: Float[Array, ""] | float = 0.0,
     weights: Mapping[str, float] = PUBLISHED_WEIGHTS,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """2 global + 10 patch + 6 similarity + 10 perceptual, with the weights of LDFusion (arXiv 2402.16267).
+    """2 whole + 10 patch + 6 similarity + 10 perceptual, with the weights of LDFusion (arXiv 2402.16267).
 
     Args:
         fused, visible, infrared: embeddings of the whole images, (b, d).
@@ -32,7 +32,7 @@ def total_loss(
         selected: (patches * b,) 1 where a patch counts. A filtered patch contributes 0 and still counts in the mean.
         text_goal, text_visible, text_infrared: text embeddings, (d,) or (1, d).
         perceptual: the perceptual term, already a scalar.
-        weights: factors of "global", "patch", "similarity" and "perceptual".
+        weights: factors of "whole", "patch", "similarity" and "perceptual".
 
     Returns:
         The scalar total and the four unweighted terms by name.
@@ -43,7 +43,7 @@ def total_loss(
         fused_patches, jnp.tile(visible, (patches, 1)), jnp.tile(infrared, (patches, 1)), **texts
     )
     terms = {
-        "global": language_driven_loss(fused, visible, infrared, **texts).mean(),
+        "whole": language_driven_loss(fused, visible, infrared, **texts).mean(),
         "patch": (per_patch * selected).mean(),
         "similarity": similarity_loss(fused, visible, infrared).mean(),
         "perceptual": jnp.asarray(perceptual),
