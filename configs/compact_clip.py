@@ -20,7 +20,7 @@ def get_config():
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 800
+    config.batches = 600
     config.scenes_per_batch = 6
     config.compound_captions = 16
     # Each batch is used so many times, each time with the perturbation that raised its loss the time before: gradients
@@ -29,6 +29,7 @@ def get_config():
     config.perturbation = 4 / 255
 
     config.learning_rate = 1.5e-3
+    config.matrix_learning_rate = 0.02
     config.weight_decay = 0.02
     config.warmup_batches = 40
     config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, text_heads=0.5)

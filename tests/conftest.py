@@ -1,17 +1,23 @@
 """Fixtures shared by the tests, and what is skipped where a heavier tool is missing."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Spinning OpenMP threads of a second framework can slow a small machine tenfold; set before anything imports them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
 # Every shape annotation of the package is checked while the tests run.
 install_import_hook("langfuse_jax", "beartype.beartype")
+
+# Tests that build the same step again, as a resumed training does, need not compile it again.
+_programs = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _programs.name)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jaxtyping import Array, Float
 
 # Gains that bring the bank's squared differences to the size of the language terms.
@@ -64,12 +64,13 @@ def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
 
 
 def _blur(x):
-    """Binomial 1 4 6 4 1 along both axes, edges repeated."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (2, 2)
-        padded = jnp.pad(x, pad, mode="edge")
-        n = x.shape[axis]
-        taps = [lax.slice_in_dim(padded, k, k + n, axis=axis) for k in range(5)]
-        x = (taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2]) / 16
-    return x
+    """Binomial 1 4 6 4 1 along both axes, edges repeated; as two matmuls, which compile and run fastest."""
+    rows, columns = (_binomial_matrix(n) for n in x.shape[1:3])
+    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision="highest")
+
+
+def _binomial_matrix(n):
+    matrix = np.zeros((n, n), np.float32)
+    for shift, weight in zip(range(-2, 3), (1, 4, 6, 4, 1), strict=True):
+        np.add.at(matrix, (np.arange(n), np.clip(np.arange(n) + shift, 0, n - 1)), weight / 16)
+    return matrix
