@@ -1,6 +1,6 @@
 """Does training run at all? A minute on two CPU cores, on any folder of pairs; the result is not worth looking at.
 
-    langfuse-jax train --config configs/smoke.py --workdir runs/smoke --config.data.root=DATA
+langfuse-jax train --config configs/smoke.py --workdir runs/smoke --config.data.root=DATA
 """
 
 import runpy
