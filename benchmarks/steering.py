@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from quality import average_gradient, correlation
 
 from langfuse_jax import Fuser
 from langfuse_jax.data.pipeline import folder_pairs, read_pair
@@ -26,16 +27,6 @@ GOALS = {
     "no words": {"loss.whole": 0.0, "loss.patch": 0.0, "loss.similarity": 0.0},
 }
 SHOWN = 4
-
-
-def average_gradient(image):
-    """Mean over pixels of sqrt((dx^2 + dy^2) / 2), forward differences."""
-    dx, dy = image[:-1, 1:] - image[:-1, :-1], image[1:, :-1] - image[:-1, :-1]
-    return float(np.sqrt((dx**2 + dy**2) / 2).mean())
-
-
-def correlation(a, b):
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def main():

@@ -32,5 +32,5 @@ def get_config():
     config.matrix_learning_rate = 0.02
     config.weight_decay = 0.02
     config.warmup_batches = 40
-    config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, text_heads=0.5)
+    config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, token_heads=1.0, text_heads=0.5)
     return config

@@ -72,7 +72,7 @@ def _haloed(patch, rng):
 
 
 def _harsh(patch, rng):
-    rough = patch + np.float32(rng.uniform(0.005, 0.03)) * rng.standard_normal(patch.shape, dtype=np.float32)
+    rough = patch + np.float32(rng.uniform(0, 0.01)) * rng.standard_normal(patch.shape, dtype=np.float32)
     return patch + np.float32(rng.uniform(2.5, 6)) * (rough - gaussian_blur(rough, rng.uniform(0.6, 1.3)))
 
 

@@ -117,7 +117,7 @@ def train(config, tokenizer, architecture, cameras):
     params = init_params(vision, text, key)
     params["vision"]["patch_embedding"] = whitening_patches(vision.patch_size, vision.width)
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
-    params["heads"] = init_heads(key, width=vision.embedding, concepts=len(CONCEPTS))
+    params["heads"] = init_heads(key, tokens=vision.width, width=vision.embedding, concepts=len(CONCEPTS))
     optimiser = make_optimiser(config)
     state = optimiser.init(params)
     step = make_step(vision, text, optimiser, weights=config.weights)
