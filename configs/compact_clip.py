@@ -20,13 +20,13 @@ def get_config():
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 600
+    config.plain_batches = 800
+    config.robust_batches = 300
     config.scenes_per_batch = 6
-    config.compound_captions = 16
-    # Each batch is used so many times, each time with the perturbation that raised its loss the time before: gradients
-    # of a CLIP trained so point at what images look like, and a fusion network can follow them.
+    # Each robust batch is used so many times, each time with the perturbation that raised its loss the time before:
+    # gradients of a CLIP trained so point at what images look like, and a fusion network can follow them.
     config.replays = 2
-    config.perturbation = 4 / 255
+    config.perturbation = 3 / 255
 
     config.learning_rate = 1.5e-3
     config.matrix_learning_rate = 0.02

@@ -60,16 +60,16 @@ def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, target
     elif variant == "visible_enhanced":
         known |= {"detailed": 1, "clear": 1, "blurry": 0}
     elif variant == "inverted_targets":
-        known |= {"natural": 0, "inverted": 1 if targets > 0.03 else -1}
+        known |= {"natural": 0, "visible": -1, "infrared": -1, "inverted": 1 if targets > 0.03 else -1}
     else:
-        known |= {"detailed": 0}
+        known |= {"detailed": 0, "visible": -1, "infrared": -1}
     if 0.01 < targets < 0.4:
         known["salient"] = {"infrared": -1, "infrared_enhanced": -1, "goal": 1, "goal_strong": 1, "maximum": 1}.get(
             variant, 0
         )
-    if failure in ("blurry", "washed_out") and variant in MODALITY:
-        known |= {"visible": -1, "infrared": -1}
     if failure:
+        # Ruined images of all kinds look alike, and a plain average or maximum may well look like one source.
+        known |= {"visible": -1, "infrared": -1, "fused": -1}
         known |= dict.fromkeys(_ARTEFACTS, 0)
         known |= {"goal": 0, "clear": 0, "bright": 0, "natural": 0, "detailed": 0}
         if failure in ("blurry", "dark", "washed_out", "overexposed", "inverted"):
@@ -82,7 +82,9 @@ def _between(value, no, yes):
     return 1 if value >= yes else 0 if value <= no else -1
 
 
-def cut(scene: Scene, rng: np.random.Generator, side: int, *, smallest: float = 48, largest: float = 260) -> np.ndarray:
+def cut(
+    scene: Scene, rng: np.random.Generator, side: int, *, smallest: float = 48.0, largest: float = 260.0
+) -> np.ndarray:
     """The same window of all layers of a scene: (v, side, side) in [0, 1].
 
     The window is a rotated, sheared, perhaps mirrored square of `smallest` to `largest` pixels, read bilinearly without
@@ -128,10 +130,10 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
 
     # A modality is no camera: half of the time both sources get the same random contrast and random blur, and the
     # infrared may be black-hot, so that only the look of heat against light is left to tell them apart.
-    matched, mean, contrast = rng.random() < 0.35, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
-    black_hot = rng.random() < 0.3
+    matched, mean, contrast = rng.random() < 0.25, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
+    black_hot = rng.random() < 0.15
     # Most thermal cameras are softer and flatter than those with strong processing, as RoadScene's.
-    soft, softness, flatness = rng.random() < 0.5, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
+    soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
     chosen = [*VARIANTS[:2], *(pair[rng.integers(2)] for pair in _ALTERNATIVES), "inverted_targets"]
     for variant in chosen:
         patch = window[VARIANTS.index(variant)]

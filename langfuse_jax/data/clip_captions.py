@@ -143,23 +143,6 @@ PHRASES = {
     "inverted": ("an inverted image", "a negative {i}", "a {i} with inverted {t}", "a {i} with black {t}"),
 }
 
-# Words put before "image" of a modality: "a noisy visible image".
-ADJECTIVES = {
-    "clear": ("clear", "sharp"),
-    "blurry": ("blurry", "soft", "low detail"),
-    "noisy": ("noisy", "grainy"),
-    "dark": ("dark", "dim"),
-    "bright": ("bright",),
-    "overexposed": ("overexposed",),
-    "washed_out": ("low contrast", "washed out", "hazy"),
-    "striped": ("striped",),
-    "checkered": ("checkered",),
-    "blocky": ("blocky",),
-    "haloed": ("haloed",),
-    "harsh": ("harsh", "oversharpened"),
-    "inverted": ("inverted",),
-}
-MODALITIES = {"visible": ("visible", "visible gray"), "infrared": ("infrared", "thermal"), "fused": ("fused",)}
 _PLACES = ("", "", "", " of a {s}", " with a {s}", " of the {s}", " at night", " in daylight", " of a {s} at night")
 # Words that appear in no template, so that later prompts have them as whole tokens next to words that were trained.
 OTHER_WORDS = (
@@ -177,7 +160,6 @@ class Captions(NamedTuple):
 def vocabulary() -> list[str]:
     """All words of all templates, sorted."""
     texts = [phrase for phrases in PHRASES.values() for phrase in phrases]
-    texts += [word for words in (*ADJECTIVES.values(), *MODALITIES.values()) for word in words]
     texts += [*_IMAGE, *_TARGET, *_SCENE, *_PLACES, *OTHER_WORDS]
     return sorted({word for text in texts for word in text.lower().split() if word.isalpha()})
 
@@ -187,19 +169,14 @@ def reference_sentences() -> dict[str, str]:
     return {concept: phrases[0] for concept, phrases in PHRASES.items()}
 
 
-def sample_captions(rng: np.random.Generator, compounds: int) -> Captions:
-    """Two phrases of every concept (the reference sentence often among them) and `compounds` sentences of two."""
+def sample_captions(rng: np.random.Generator) -> Captions:
+    """Two sentences for every concept in turn; the reference sentence is often the first."""
     sentences, claimed = [], []
     for concept, phrases in PHRASES.items():
         for first in (True, False):
             phrase = phrases[0] if first and rng.random() < 0.5 else rng.choice(phrases)
             sentences.append(_fill(phrase, rng))
             claimed.append((concept,))
-    for _ in range(compounds):
-        quality, modality = rng.choice(list(ADJECTIVES)), rng.choice(list(MODALITIES))
-        words = f"{rng.choice(ADJECTIVES[quality])} {rng.choice(MODALITIES[modality])}"
-        sentences.append(_fill(f"a {words} {{i}}", rng))
-        claimed.append((quality, modality))
     claims = np.zeros((len(sentences), len(CONCEPTS)), bool)
     for row, concepts in enumerate(claimed):
         claims[row, [INDEX[concept] for concept in concepts]] = True

@@ -78,7 +78,7 @@ def collapse(pyramid: list[np.ndarray]) -> np.ndarray:
 def hot_targets(infrared: Image) -> Image:
     """Saliency in [0, 1]: hotter than both the surroundings and most of the image."""
     smooth = gaussian_blur(infrared, 1.5)
-    middle, top = np.quantile(smooth[::4, ::4], (0.5, 0.995))
+    middle, top = np.quantile(smooth[::4, ::4], (0.5, 0.995)).tolist()
     everywhere = np.clip((smooth - middle) / (top - middle + 0.05), 0, 1)
     around = gaussian_blur(infrared, min(infrared.shape) / 12)
     here = np.clip((smooth - around) / (0.6 * (top - middle) + 0.05), 0, 1)
@@ -91,9 +91,9 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
     Bands are blended softly by local activity (the fourth power of smoothed magnitudes), so the choice does not
     flicker with noise.
     """
-    low, high = np.quantile(infrared[::4, ::4], (0.01, 0.998))
+    low, high = np.quantile(infrared[::4, ::4], (0.01, 0.998)).tolist()
     # Half way to the full range: thermal cameras often use a fraction of it, which would leave people gray.
-    infrared = np.clip(0.5 * infrared + 0.5 * (infrared - low) / max(high - low, 0.25), 0, 1).astype(np.float32)
+    infrared = np.clip(0.5 * infrared + 0.5 * (infrared - low) / max(high - low, 0.25), 0, 1)
     saliency = hot_targets(infrared)
     lifted = visible + saliency * np.maximum(infrared - visible, 0)
     levels = max(1, min(5, int(np.log2(min(visible.shape) / 8))))
@@ -110,7 +110,7 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
 
 def enhance(image: Image, *, contrast: float, sharpness: float, brightness: float) -> Image:
     """Range stretch, gamma to a mean of `brightness`, CLAHE blended by `contrast`, unsharp mask by `sharpness`."""
-    low, high = np.quantile(image[::4, ::4], (0.005, 0.995))
+    low, high = np.quantile(image[::4, ::4], (0.005, 0.995)).tolist()
     image = np.clip((image - low) / max(high - low, 0.2), 0, 1)
     gamma = np.log(brightness) / np.log(np.clip(image.mean(), 0.02, 0.98))
     image = np.clip(image, 1e-3, 1) ** np.float32(np.clip(gamma, 0.55, 1.5))

@@ -89,7 +89,7 @@ def make_optimiser(config) -> optax.GradientTransformation:
 
     Muon learns in 200 steps what AdamW alone learns in 500.
     """
-    steps, warmup = config.batches * config.replays, config.warmup_batches * config.replays
+    steps, warmup = config.plain_batches + config.robust_batches * config.replays, config.warmup_batches
 
     def schedule(peak):
         return optax.warmup_cosine_decay_schedule(0, peak, warmup, steps, peak / 100)
@@ -123,13 +123,15 @@ def train(config, tokenizer, architecture, cameras):
     step = make_step(vision, text, optimiser, weights=config.weights)
     images_rng, captions_rng, noise_rng = (np.random.default_rng(seed) for seed in seeds)
     stream = batches(cameras, images_rng, count=config.scenes_per_batch, side=size)
-    bar = tqdm(_prefetched(stream, config.batches), total=config.batches, disable=None, unit="batch")
-    for batch in bar:
-        # Perturbations grow from nothing: at full strength from the start they hide fine structure from the towers.
-        perturbation = np.float32(config.perturbation * min(1, 1.5 * bar.n / config.batches))
+    total = config.plain_batches + config.robust_batches
+    bar = tqdm(_prefetched(stream, total), total=total, disable=None, unit="batch")
+    for number, batch in enumerate(bar):
+        # Perturbed from the start, the towers would be slow to see fine structure at all.
+        robust = number >= config.plain_batches
+        perturbation = np.float32(config.perturbation * robust)
         delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * perturbation, jnp.float32)
-        for _ in range(config.replays):
-            captions = sample_captions(captions_rng, config.compound_captions)
+        for _ in range(config.replays if robust else 1):
+            captions = sample_captions(captions_rng)
             ids = tokenizer(
                 captions.sentences,
                 padding="max_length",
@@ -152,7 +154,7 @@ def train(config, tokenizer, architecture, cameras):
                 sources,
                 np.int32(shift),
             )
-        if bar.n % 20 == 0:
+        if number % 20 == 0:
             bar.set_postfix({name: f"{float(value):.2f}" for name, value in terms.items()})
     del params["heads"]
     return params

@@ -43,7 +43,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     for number, scene in enumerate(scenes):
         wholes.append(_whole(scene, size))
         for _ in range(WINDOWS):
-            window = cut(scene, rng, size, smallest=50, largest=220)
+            window = cut(scene, rng, size, smallest=50.0, largest=220.0)
             hot = float((window[-1] > 0.5).mean())
             examples = [(variant, patch, None) for variant, patch in zip(VARIANTS, window, strict=False)]
             for failure in FAILURES:
@@ -62,12 +62,13 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     source = np.isin(kinds, ("visible", "infrared"))
     modality = image @ (texts["infrared"] - texts["visible"])
     report["modality_auc"] = auc(modality[source], kinds[source] == "infrared")
-    for concept in ("goal", "detailed", "salient"):
+    for concept in ("goal", "detailed", "salient", "inverted"):
         truth = known[:, INDEX[concept]]
         decided = truth >= 0
         report[f"{concept}_auc"] = auc(image[decided] @ texts[concept], truth[decided] == 1)
 
     names = list(FAILURES)
+    names.remove("inverted")  # a matter of what is shown, not of quality
     choices = np.array(names)[np.argmax(image @ np.stack([texts[name] for name in names]).T, axis=1)]
     report["quality"] = {name: float((choices[kinds == name] == name).mean()) for name in names}
     report["quality_accuracy"] = float(np.mean(list(report["quality"].values())))
@@ -110,7 +111,8 @@ def format_report(report: dict[str, Any]) -> str:
         f"- goal caption AUC {report['goal_auc']:.3f} (limit {LIMITS['goal_auc']})",
         f"- quality attributes named {report['quality_accuracy']:.1%} (limit {LIMITS['quality_accuracy']:.0%})",
         f"- largest cosine of two sentences {report['largest_cosine']:.3f} (limit {LIMITS['largest_cosine']})",
-        f"- detailed background AUC {report['detailed_auc']:.3f}, salient objects AUC {report['salient_auc']:.3f}",
+        f"- detailed background AUC {report['detailed_auc']:.3f}, salient objects AUC {report['salient_auc']:.3f}, "
+        f"inverted AUC {report['inverted_auc']:.3f}",
         f"- language-driven loss, fused against the rest: AUC {report['directional_auc']:.3f}",
     ]
     for title, values in (

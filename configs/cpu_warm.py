@@ -1,0 +1,20 @@
+"""The warm start of the embedded default: perceptual features alone, until the network draws sharp images.
+
+    langfuse-jax train --config configs/cpu_warm.py --workdir runs/warm --config.data.root=DATA
+
+Fresh weights that follow the words at once learn stripes before they learn to draw. Two CPU cores: about 0.5 s a step
+when they have nothing else to do. Go on with configs/cpu.py.
+"""
+
+import runpy
+from pathlib import Path
+
+
+def get_config():
+    c = runpy.run_path(str(Path(__file__).with_name("cpu.py")))["get_config"]()
+    c.loss.whole = c.loss.patch = c.loss.similarity = 0.0
+    c.patches.count = 1
+    c.steps = 2000
+    c.learning_rate = 5e-4
+    c.warmup_steps = 100
+    return c

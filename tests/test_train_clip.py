@@ -1,0 +1,245 @@
+"""The training of the compact CLIP: its images, its sentences, its losses, and a whole small run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+from PIL import Image
+
+from langfuse_jax import Clip
+from langfuse_jax.cli import main
+from langfuse_jax.data.clip_batches import GOALS, PER_SCENE, batches, cut, facts
+from langfuse_jax.data.clip_captions import (
+    CONCEPTS,
+    INDEX,
+    PHRASES,
+    reference_sentences,
+    sample_captions,
+    truth,
+    vocabulary,
+)
+from langfuse_jax.data.clip_degradations import FAILURES, degrade
+from langfuse_jax.data.clip_scenes import VARIANTS, load_scenes
+from langfuse_jax.data.pyramid_fusion import (
+    collapse,
+    enhance,
+    equalise,
+    gaussian_blur,
+    hot_targets,
+    laplacian_pyramid,
+    pyramid_fuse,
+)
+from langfuse_jax.losses.language import language_driven_loss
+from langfuse_jax.training.clip_loss import balanced_sigmoid_loss, directional_cosines, naming_loss, token_loss
+from langfuse_jax.training.clip_report import auc
+from langfuse_jax.training.clip_vocabulary import learn_merges, make_tokenizer
+
+
+def pair(rng, shape=(90, 110)):
+    """A textured visible image and an infrared one with a single hot spot where the visible shows nothing."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    visible = 0.3 + 0.2 * (np.sin(x / 3) > 0) + 0.02 * rng.standard_normal(shape)
+    infrared = 0.2 + 0.6 * np.exp(-((y - 40) ** 2 + (x - 70) ** 2) / 60) + 0.01 * rng.standard_normal(shape)
+    return [np.clip(image, 0, 1).astype(np.float32) for image in (visible, infrared)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two cameras with two synthetic pairs each, and a third of one to judge by."""
+    root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    for camera, count in (("one", 2), ("two", 2), ("held", 1)):
+        for number in range(count):
+            for role, image in zip(("visible", "infrared"), pair(rng), strict=True):
+                (root / camera / role).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.uint8(image * 255)).save(root / camera / role / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 3.0])
+def test_gaussian_blur_equals_scipy(sigma):
+    image = np.random.default_rng(0).random((40, 51), np.float32)
+    expected = scipy.ndimage.gaussian_filter(image, sigma, mode="mirror", radius=max(1, int(3 * sigma + 0.5)))
+    np.testing.assert_allclose(gaussian_blur(image, sigma), expected, atol=1e-5)
+
+
+def test_wide_blur_is_near_scipy():
+    image = gaussian_blur(np.random.default_rng(0).random((120, 150), np.float32), 3.0)
+    expected = scipy.ndimage.gaussian_filter(image, 9.0)
+    assert np.abs(gaussian_blur(image, 9.0) - expected)[20:-20, 20:-20].max() < 0.3 * np.abs(expected - image).max()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (61, 47)])
+def test_pyramid_is_exact(shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    pyramid = laplacian_pyramid(image, 3)
+    assert len(pyramid) == 4 and pyramid[-1].shape == tuple(-(-side // 8) for side in shape)
+    np.testing.assert_allclose(collapse(pyramid), image, atol=1e-5)
+
+
+def test_fusion_keeps_hot_targets_and_texture():
+    visible, infrared = pair(np.random.default_rng(1))
+    fused, saliency = pyramid_fuse(visible, infrared), hot_targets(infrared)
+    assert saliency[40, 70] > 0.9 and np.median(saliency) < 0.1
+    assert fused[38:43, 68:73].mean() > visible[38:43, 68:73].mean() + 0.2
+    far = np.s_[5:85, 5:40]
+    assert np.corrcoef(fused[far].ravel(), visible[far].ravel())[0, 1] > 0.95
+    assert fused.dtype == np.float32 and fused.min() >= 0 and fused.max() <= 1
+
+
+def test_enhancement():
+    image = 0.1 + 0.4 * gaussian_blur(np.random.default_rng(0).random((90, 80), np.float32), 1.0)
+    strong = enhance(image, contrast=0.3, sharpness=0.4, brightness=0.45)
+    assert strong.std() > 2 * image.std() and abs(strong.mean() - 0.45) < 0.12
+    # A flat histogram is what equalisation makes when nothing caps it.
+    flat = equalise((image - image.min()) / np.ptp(image), limit=1e9)
+    assert np.abs(np.histogram(flat, 4, (0, 1))[0] / flat.size - 0.25).max() < 0.12
+
+
+def test_failures_fail_as_named():
+    patch = enhance(pair(np.random.default_rng(1))[0][:80, :80], contrast=0.2, sharpness=0.2, brightness=0.45)
+    gradient = lambda image: np.abs(np.diff(image, axis=0)).mean()  # noqa: E731
+    made = {name: degrade(patch, name, np.random.default_rng(0)) for name in FAILURES}
+    for name, image in made.items():
+        assert image.shape == patch.shape and image.dtype == np.float32, name
+        assert image.min() >= 0 and image.max() <= 1 and np.abs(image - patch).mean() > 0.004, name
+        np.testing.assert_array_equal(image, degrade(patch, name, np.random.default_rng(0)))
+    assert gradient(made["blurry"]) < 0.6 * gradient(patch) < gradient(made["noisy"])
+    assert made["dark"].mean() < 0.22 and made["overexposed"].mean() > 0.7
+    assert made["washed_out"].std() < 0.06
+    np.testing.assert_allclose(made["inverted"], 1 - patch, atol=1e-6)
+
+
+def test_truth_of_sentences():
+    claims = np.zeros((3, len(CONCEPTS)), bool)
+    claims[0, INDEX["infrared"]] = claims[1, INDEX["dark"]] = True
+    claims[2, [INDEX["dark"], INDEX["infrared"]]] = True
+    known = np.full((4, len(CONCEPTS)), -1, np.int8)
+    columns = [INDEX["infrared"], INDEX["dark"]]
+    known[:, columns] = [[1, 1], [1, 0], [1, -1], [-1, -1]]
+    assert truth(claims, known).tolist() == [[1, 1, 1], [1, 0, 0], [1, -1, -1], [-1, -1, -1]]
+
+
+def test_captions_claim_what_their_concept_says():
+    captions = sample_captions(np.random.default_rng(0))
+    assert captions.claims.shape == (len(captions.sentences), len(CONCEPTS))
+    assert captions.claims[0, INDEX["visible"]] and captions.claims[2, INDEX["infrared"]]
+    assert not any("{" in sentence or " a i" in sentence for sentence in captions.sentences)
+    assert list(PHRASES) == list(CONCEPTS) == list(reference_sentences())
+
+
+def test_words_become_single_tokens():
+    words = vocabulary()
+    tokenizer = make_tokenizer(words)
+    assert all(len(tokenizer(word)["input_ids"]) == 3 for word in words)
+    assert learn_merges(["ab", "abc"]) == [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
+
+
+def test_facts_of_a_batch(folders):
+    cameras = [load_scenes(folders / name) for name in ("one", "two")]
+    batch = next(batches(cameras, np.random.default_rng(0), count=4, side=24))
+    again = next(batches(cameras, np.random.default_rng(0), count=4, side=24))
+    np.testing.assert_array_equal(batch.images, again.images)
+    assert batch.images.shape == (4 * PER_SCENE, 24, 24) and batch.known.shape == (4 * PER_SCENE, len(CONCEPTS))
+    scene = batch.known.reshape(4, PER_SCENE, -1)
+    assert (scene[:, 0, INDEX["visible"]] == 1).all() and (scene[:, 1, INDEX["infrared"]] == 1).all()
+    assert (scene[:, 2, INDEX["goal"]] == 1).all() and (scene[..., INDEX["goal"]] == 1).sum() == 4
+
+
+def test_facts():
+    patch = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
+    goal = dict(zip(CONCEPTS, facts("goal", patch, targets=0.1), strict=True))
+    assert (goal["goal"], goal["salient"], goal["blurry"], goal["dark"], goal["visible"]) == (1, 1, 0, 0, 0)
+    dark = dict(zip(CONCEPTS, facts("visible", patch / 8, failure="dark"), strict=True))
+    assert (dark["dark"], dark["goal"], dark["clear"], dark["visible"], dark["salient"]) == (1, 0, 0, -1, -1)
+
+
+def test_window_is_the_same_in_all_layers(folders):
+    scene = load_scenes(folders / "one")[0]
+    scene = scene._replace(layers=np.stack([scene.layers[0]] * len(scene.layers)))
+    window = cut(scene, np.random.default_rng(0), 24)
+    assert window.shape == (len(VARIANTS) + 1, 24, 24) and (window == window[:1]).all()
+    assert set(GOALS) < set(VARIANTS)
+
+
+def test_balanced_loss_by_hand():
+    logits = jnp.array([[2.0, 0.0], [-1.0, 5.0], [0.5, 1.0]])
+    known = jnp.array([[1, 1], [0, -1], [0, 1]], jnp.int8)
+    softplus = lambda x: np.log1p(np.exp(x))  # noqa: E731
+    # The second column has no false pair and does not count.
+    expected = softplus(-2.0) + (softplus(-1.0) + softplus(0.5)) / 2
+    assert jax.jit(balanced_sigmoid_loss)(logits, known) == pytest.approx(expected, rel=1e-6)
+    tokens = jnp.repeat(logits[:, None], 5, axis=1)
+    assert token_loss(tokens[..., :1], known[:, :1]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_naming_loss_by_hand():
+    logits, known = jnp.array([[1.0, 2.0, 0.0, 9.0]]), jnp.array([[1, 1, 0, -1]], jnp.int8)
+    expected = -np.mean([np.log(np.exp(1) / (np.exp(1) + 1)), np.log(np.exp(2) / (np.exp(2) + 1))])
+    assert jax.jit(naming_loss)(logits, known) == pytest.approx(expected, rel=1e-6)
+    nothing = jnp.array([[-1, 0, 0, -1]], jnp.int8)
+    assert np.isfinite(jax.grad(naming_loss)(logits, nothing)).all() and naming_loss(logits, nothing) == 0
+
+
+def test_directions_are_those_of_the_language_driven_loss():
+    rng = np.random.default_rng(0)
+    images, texts = rng.standard_normal((3, 4, 8)), rng.standard_normal((3, 8))
+    images, texts = (jnp.float32(x / np.linalg.norm(x, axis=-1, keepdims=True)) for x in (images, texts))
+    cosines = jax.jit(directional_cosines)(images[:, 2:], images[:, 0], images[:, 1], texts, texts[0], texts[1])
+    loss = language_driven_loss(
+        images[:, 3], images[:, 0], images[:, 1], text_goal=texts[2], text_visible=texts[0], text_infrared=texts[1]
+    )
+    np.testing.assert_allclose(1 - cosines[:, 1, 2], loss, atol=1e-5)
+
+
+def test_auc_equals_the_rank_test():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.3
+    statistic = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
+    assert auc(scores, positive) == pytest.approx(statistic / (positive.sum() * (~positive).sum()))
+
+
+def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
+    def train(out, *more):
+        config = {
+            "train_folders": (str(folders / "one"), str(folders / "two")),
+            "validation_folder": str(folders / "held"),
+            "plain_batches": 2,
+            "robust_batches": 1,
+            "warmup_batches": 1,
+            "scenes_per_batch": 2,
+            "model.embedding": 16,
+            "model.vision.image_size": 24,
+            "model.vision.patch_size": 8,
+            "model.vision.hidden_size": 24,
+            "model.vision.intermediate_size": 32,
+            "model.vision.num_hidden_layers": 1,
+            "model.text.hidden_size": 16,
+            "model.text.intermediate_size": 32,
+            "model.text.num_hidden_layers": 1,
+        }
+        flags = [f"--config.{key}={value}" for key, value in config.items()]
+        assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", str(out), *flags, *more]) == 0
+        return Clip.load(out)
+
+    first = train(tmp_path / "a")
+    printed = capsys.readouterr().out
+    assert "modality AUC" in printed and "goal caption AUC" in printed and "cosine" in printed
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["fingerprint"] == first.fingerprint and set(report["quality"]) < set(FAILURES)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "langfuse-jax train-clip --config configs/compact_clip.py" in card and "one (2 pairs)" in card
+    assert not [file for file in (tmp_path / "a").iterdir() if file.name.startswith(".")]
+    assert train(tmp_path / "b").fingerprint == first.fingerprint
+    assert train(tmp_path / "c", "--config.seed=1").fingerprint != first.fingerprint
+
+
+def test_bad_input(tmp_path, capsys):
+    flags = [f"--config.train_folders=('{tmp_path / 'none'}',)", "--out", str(tmp_path / "out")]
+    assert main(["train-clip", "--config", "configs/compact_clip.py", *flags]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", "x", "--config.sceens=3"]) == 2
+    assert "sceens" in capsys.readouterr().err
