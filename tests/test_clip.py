@@ -212,6 +212,9 @@ def _parity(config, tmp_path, size):
     for ours, reference in ((clip.encode_image(images), image), (apply(clip.params["text"], ids), sentence)):
         assert np.abs(ours - reference).max() < 2e-4 * np.abs(reference).max()
     assert len(flatten_dict(clip.params)) == len(list(theirs.parameters()))
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    assert Clip.load(tmp_path).fingerprint == clip.fingerprint
 
 
 @pytest.mark.torch

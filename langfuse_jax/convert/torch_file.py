@@ -23,7 +23,7 @@ _DTYPES = {
 
 
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Tensors by name. Raises UserError for a file of another kind, a damaged one, and one that holds more than tensors."""
+    """Tensors by name. Raises UserError for a file of another kind, a damaged one, and one with more than tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             (index,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.convert.clip import params_from_tensors
+from langfuse_jax.convert.torch_file import load_state_dict
 from langfuse_jax.errors import UserError
 
 COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
@@ -219,8 +220,9 @@ class Clip:
     def load(cls, name_or_path: str | Path | None = None) -> "Clip":
         """The compact CLIP (None), or the one in a Hugging Face style folder or under a hub id.
 
-        A folder holds config.json, model.safetensors (float16 or float32, in one file or sharded with an index) and the
-        tokenizer's files; preprocessor_config.json may give image_mean and image_std.
+        A folder holds config.json, model.safetensors (float16 or float32, in one file or sharded with an index; else
+        pytorch_model.bin, read without torch) and the tokenizer's files; preprocessor_config.json may give image_mean
+        and image_std.
 
         Raises:
           UserError: a file is missing or unreadable, a hub id cannot be fetched, or a tensor is left over or missing.
@@ -278,9 +280,11 @@ def _locate(name_or_path):
         raise UserError(f"{name}: no such folder; give a folder with config.json and model.safetensors, or a hub id")
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "merges.txt", "*.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "merges.txt", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):  # as OpenAI's own repository of ViT-B/32
+            snapshot_download(name, allow_patterns=["pytorch_model.bin"])
+        return folder
     except Exception as error:  # offline, unknown id, no permission: the hub raises a dozen types for these
         raise UserError(
             f"{name}: not in the local cache and not fetched from the Hugging Face hub ({type(error).__name__}); "
@@ -303,7 +307,9 @@ def _tensors(folder):
     """All tensors of a folder by name, and the file they are listed in."""
     from safetensors.numpy import load_file
 
-    index = folder / "model.safetensors.index.json"
+    index, older = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+    if older.is_file() and not any(folder.glob("*.safetensors")):
+        return load_state_dict(older), older
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return _read(folder, "model.safetensors", load_file), folder / "model.safetensors"
     shards = _read(folder, index.name, lambda path: sorted(set(json.loads(path.read_text())["weight_map"].values())))

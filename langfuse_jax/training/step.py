@@ -20,7 +20,7 @@ from langfuse_jax.models.vgg import vgg19_features
 class TrainState:
     """What a step changes: the step count, the fusion parameters and the optimizer's state."""
 
-    step: Array
+    step: PyTree  # a scalar; JAX also builds the tree with placeholders in place of arrays
     params: PyTree
     opt_state: PyTree
 
@@ -141,7 +141,7 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(grads)}
+        metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step
