@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.convert.clip import params_from_tensors
-from langfuse_jax.convert.torch_file import load_state_dict
 from langfuse_jax.errors import UserError
 
 COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
@@ -221,8 +220,8 @@ class Clip:
         """The compact CLIP (None), or the one in a Hugging Face style folder or under a hub id.
 
         A folder holds config.json, model.safetensors (float16 or float32, in one file or sharded with an index; else
-        pytorch_model.bin, read without torch) and the tokenizer's files; preprocessor_config.json may give image_mean
-        and image_std.
+        pytorch_model.bin, for which torch must be installed) and the tokenizer's files; preprocessor_config.json may
+        give image_mean and image_std.
 
         Raises:
           UserError: a file is missing or unreadable, a hub id cannot be fetched, or a tensor is left over or missing.
@@ -299,8 +298,22 @@ def _read(folder, file, read):
         raise UserError(f"{path}: no such file; a CLIP folder needs it")
     try:
         return read(path)
+    except UserError:
+        raise
     except Exception as error:  # readers of three libraries, each with exceptions of its own
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); download it again") from error
+
+
+def _load_torch(path):
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path}: is read by torch; install langfuse-jax[torch], or save the model as model.safetensors"
+        ) from error
+    # weights_only: a pickle from somewhere else must not run.
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in state.items()}
 
 
 def _tensors(folder):
@@ -309,7 +322,7 @@ def _tensors(folder):
 
     index, older = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
     if older.is_file() and not any(folder.glob("*.safetensors")):
-        return load_state_dict(older), older
+        return _read(folder, older.name, _load_torch), older
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return _read(folder, "model.safetensors", load_file), folder / "model.safetensors"
     shards = _read(folder, index.name, lambda path: sorted(set(json.loads(path.read_text())["weight_map"].values())))
