@@ -20,17 +20,16 @@ def get_config():
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.plain_batches = 900
-    config.robust_batches = 250
+    config.plain_batches = 800
+    config.robust_batches = 300
     config.scenes_per_batch = 6
     # Each robust batch is used so many times, each time with the perturbation that raised its loss the time before:
     # gradients of a CLIP trained so point at what images look like, and a fusion network can follow them.
     config.replays = 2
     config.perturbation = 3 / 255
-    config.coarse_perturbation = 0.08
 
-    config.learning_rate = 8e-4
-    config.matrix_learning_rate = 0.006
+    config.learning_rate = 1.5e-3
+    config.matrix_learning_rate = 0.02
     config.weight_decay = 0.02
     config.warmup_batches = 40
     config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, token_heads=1.0, text_heads=0.5)

@@ -29,10 +29,8 @@ CONCEPTS = (
     "blocky",
     "haloed",
     "harsh",
-    "blotchy",
     "inverted",
 )
-ESSENTIAL = ("visible", "infrared", "goal")  # the roles of the published method
 INDEX = {concept: i for i, concept in enumerate(CONCEPTS)}
 
 _IMAGE = ("image", "picture", "photo", "view", "frame")
@@ -142,7 +140,6 @@ PHRASES = {
     "blocky": ("a blocky image", "a pixelated {i}", "a {i} with block artefacts", "a {i} made of blocks"),
     "haloed": ("an image with halos", "a {i} with halos around edges", "a {i} with glowing edges", "halos around {t}"),
     "harsh": ("an oversharpened image", "a harsh {i}", "an oversharpened harsh {i}", "a {i} with harsh rough edges"),
-    "blotchy": ("a blotchy image", "a {i} with blotches", "a patchy uneven {i}", "a {i} with light and dark blotches"),
     "inverted": ("an inverted image", "a negative {i}", "a {i} with inverted {t}", "a {i} with black {t}"),
 }
 
@@ -173,11 +170,11 @@ def reference_sentences() -> dict[str, str]:
 
 
 def sample_captions(rng: np.random.Generator) -> Captions:
-    """Two sentences for every concept in turn, four of ESSENTIAL ones; the reference sentence is often the first."""
+    """Two sentences for every concept in turn; the reference sentence is often the first."""
     sentences, claimed = [], []
     for concept, phrases in PHRASES.items():
-        for repeat in range(4 if concept in ESSENTIAL else 2):
-            phrase = phrases[0] if repeat == 0 and rng.random() < 0.5 else rng.choice(phrases)
+        for first in (True, False):
+            phrase = phrases[0] if first and rng.random() < 0.5 else rng.choice(phrases)
             sentences.append(_fill(phrase, rng))
             claimed.append((concept,))
     claims = np.zeros((len(sentences), len(CONCEPTS)), bool)

@@ -76,15 +76,6 @@ def _harsh(patch, rng):
     return patch + np.float32(rng.uniform(2.5, 6)) * (rough - gaussian_blur(rough, rng.uniform(0.6, 1.3)))
 
 
-def _blotchy(patch, rng):
-    side, cell = len(patch), rng.uniform(6, 20)
-    field = gaussian_blur(rng.standard_normal(patch.shape, dtype=np.float32), min(cell / 2, side / 8))
-    field /= max(np.abs(field).max(), 1e-6)
-    if rng.random() < 0.5:
-        field = np.tanh(3 * field)
-    return patch + np.float32(rng.uniform(0.15, 0.45)) * field
-
-
 def _inverted(patch, rng):
     return 1 - patch
 
@@ -100,7 +91,6 @@ FAILURES: dict[str, Callable[[Patch, np.random.Generator], Patch]] = {
     "blocky": _blocky,
     "haloed": _haloed,
     "harsh": _harsh,
-    "blotchy": _blotchy,
     "inverted": _inverted,
 }
 

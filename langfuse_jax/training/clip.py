@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
 from tqdm import tqdm
 from transformers import CLIPConfig
 
 from langfuse_jax.convert.clip import tensors_from_params
 from langfuse_jax.data.clip_batches import PER_SCENE, batches
-from langfuse_jax.data.clip_captions import CONCEPTS, INDEX, sample_captions, truth, vocabulary
+from langfuse_jax.data.clip_captions import CONCEPTS, sample_captions, truth, vocabulary
 from langfuse_jax.data.clip_scenes import load_scenes
 from langfuse_jax.models.clip import MEAN, STD, Clip, init_params, towers
 from langfuse_jax.training.clip_loss import clip_loss, init_heads
@@ -32,7 +32,6 @@ from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
 from langfuse_jax.training.configs import load_config
 
 CAPTION_LENGTH = 32
-COARSE = 12  # side of the grid of coarse perturbations
 
 
 def clip_config(config, tokenizer) -> CLIPConfig:
@@ -69,25 +68,17 @@ def whitening_patches(patch: int, width: int):
 
 
 def make_step(vision, text, optimiser, *, weights):
-    """The jitted step: one update, and the perturbation of the images that raises the loss it saw.
-
-    A perturbation has a fine part, of every pixel, and a coarse one, of a grid stretched over the image, each with the
-    same limit everywhere.
-    """
+    """The jitted step: one update, and the perturbation of the images that raises the loss it saw."""
     loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(weights))
 
     @jax.jit
-    def step(params, state, delta, limits, images, *rest):
+    def step(params, state, delta, perturbation, images, *rest):
         def perturbed(params, delta):
-            fine, coarse = delta
-            uneven = fine + jax.image.resize(coarse, images.shape, "linear")
-            return loss(params, jnp.clip(images + uneven, 0, 1), *rest)
+            return loss(params, jnp.clip(images + delta, 0, 1), *rest)
 
         (_, terms), (gradient, towards) = jax.value_and_grad(perturbed, argnums=(0, 1), has_aux=True)(params, delta)
         updates, state = optimiser.update(gradient, state, params)
-        delta = jax.tree.map(
-            lambda d, g, most: jnp.clip(d + 0.75 * most * jnp.sign(g), -most, most), delta, towards, limits
-        )
+        delta = jnp.clip(delta + 0.75 * perturbation * jnp.sign(towards), -perturbation, perturbation)
         return optax.apply_updates(params, updates), state, delta, terms
 
     return step
@@ -137,11 +128,8 @@ def train(config, tokenizer, architecture, cameras):
     for number, batch in enumerate(bar):
         # Perturbed from the start, the towers would be slow to see fine structure at all.
         robust = number >= config.plain_batches
-        limits = tuple(np.float32(limit * robust) for limit in (config.perturbation, config.coarse_perturbation))
-        shapes = batch.images.shape, (len(batch.images), COARSE, COARSE)
-        delta = tuple(
-            np.float32(noise_rng.uniform(-1, 1, shape) * limit) for shape, limit in zip(shapes, limits, strict=True)
-        )
+        perturbation = np.float32(config.perturbation * robust)
+        delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * perturbation, jnp.float32)
         for _ in range(config.replays if robust else 1):
             captions = sample_captions(captions_rng)
             ids = tokenizer(
@@ -152,12 +140,12 @@ def train(config, tokenizer, architecture, cameras):
                 return_tensors="np",
             )["input_ids"]
             shift = captions_rng.integers(1, config.scenes_per_batch)
-            sources = captions.claims[:, [INDEX["visible"], INDEX["infrared"]]].argmax(axis=0).astype(np.int32)
+            sources = np.array([0, 2], np.int32)  # two sentences of each concept, visible and infrared first
             params, state, delta, terms = step(
                 params,
                 state,
                 delta,
-                limits,
+                perturbation,
                 batch.images,
                 ids.astype(np.int32),
                 truth(captions.claims, batch.known),
@@ -194,8 +182,7 @@ def _prefetched(stream, count):
 def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
     """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
-    weights = safetensors.numpy.save(tensors_from_params(half), metadata={"format": "pt"})
-    (folder / "model.safetensors").write_bytes(weights)
+    save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
     architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
     architecture.save_pretrained(folder)
     preprocessing = {"image_mean": MEAN, "image_std": STD, "size": architecture.vision_config.image_size}
@@ -206,7 +193,7 @@ def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
 def train_clip_command(args, rest) -> int:
     """`langfuse-jax train-clip`: train, save, and judge on the camera held out; prints the numbers and keeps them."""
     config = load_config(args.config, rest)
-    cameras = [load_scenes(folder, simulated=other) for other in (False, True) for folder in config.train_folders]
+    cameras = [load_scenes(folder) for folder in config.train_folders]
     held_out = load_scenes(config.validation_folder)
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
@@ -230,7 +217,7 @@ def train_clip_command(args, rest) -> int:
 
 def _card(command, config, cameras, held_out, report):
     names = [Path(folder).name for folder in config.train_folders]
-    data = ", ".join(f"{name} ({len(scenes)} pairs)" for name, scenes in zip(names, cameras, strict=False))
+    data = ", ".join(f"{name} ({len(scenes)} pairs)" for name, scenes in zip(names, cameras, strict=True))
     return f"""# Compact CLIP
 
 Made on {date.today()} by

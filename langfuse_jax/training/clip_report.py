@@ -51,7 +51,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
                 examples.append((variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure))
             for variant, patch, failure in examples:
                 patches.append(patch)
-                known.append(facts(variant, patch, failure=failure, targets=hot, goal=window[VARIANTS.index("goal")]))
+                known.append(facts(variant, patch, failure=failure, targets=hot))
                 kinds.append(failure or variant)
                 owner.append(number)
     image, known, kinds, owner = _encode(clip, np.stack(patches)), np.stack(known), np.array(kinds), np.array(owner)
