@@ -1,6 +1,6 @@
 """Do words move the picture? The same short training from the same weights and seed, once per goal, measured on VIFB.
 
-    python benchmarks/steering.py --data-root DATA --start langfuse_jax/assets/fusion --steps 200 --out runs/steering
+    python benchmarks/steering.py --data-root DATA --start langfuse_jax/assets/fusion --out runs/steering
 
 Prints a table: towards infrared (correlation with infrared minus correlation with visible), average gradient, and the
 mean absolute difference from the starting weights' images; all are means over the validation pairs, images in 0-255.
@@ -34,8 +34,8 @@ def main():
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--start", required=True, help="model to start from")
     parser.add_argument("--config", default="configs/cpu.py")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rate", type=float, default=1e-4)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
@@ -49,8 +49,9 @@ def main():
             "init_from": args.start,
             "steps": args.steps,
             "learning_rate": args.rate,
-            "warmup_steps": 20,
+            "warmup_steps": 8,
             "checkpoint_every": args.steps,
+            "loss.perceptual": 10.0,  # as published: the words shall be heard
             **values,
         }
         workdir = args.out / name.replace(" ", "_")
