@@ -85,10 +85,7 @@ def make_step(vision, text, optimiser, *, weights):
 
 
 def make_optimiser(config) -> optax.GradientTransformation:
-    """Muon for the matrices of the transformer blocks, AdamW for the rest; linear warm-up, then a cosine to 1%.
-
-    Muon learns in 200 steps what AdamW alone learns in 500.
-    """
+    """Muon for the matrices of the transformer blocks, AdamW for the rest; linear warm-up, then a cosine to 1%."""
     steps, warmup = config.plain_batches + config.robust_batches * config.replays, config.warmup_batches
 
     def schedule(peak):

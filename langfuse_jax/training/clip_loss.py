@@ -57,8 +57,7 @@ def directional_cosines(
 def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Float[Array, ""]:
     """`balanced_sigmoid_loss` of every token of an image against what is known of the image.
 
-    Whatever a patch suffers from, each part of it does: sixty-four times the evidence of the pooled embedding, without
-    which a small transformer takes thousands of steps to see noise or blocks.
+    Whatever a patch suffers from, each part of it does: sixty-four times the evidence of the pooled embedding.
     """
     true, false = known == 1, known == 0
     losses = jnp.where(true, nn.softplus(-logits).mean(1), nn.softplus(logits).mean(1))
