@@ -17,7 +17,9 @@ from langfuse_jax.weights import TENSORS, load_fusion
 class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
-    `metadata` tells where the weights come from. The network is compiled once for each image size.
+    `metadata` tells where the weights come from; its "pad_multiple", if any, asks for images to be reflected at the
+    lower and right edge to multiples of so many pixels before the network sees them, as a network trained on such
+    sizes alone needs. The network is compiled once for each size that it sees.
     """
 
     def __init__(self, params: dict, metadata: dict | None = None):
@@ -66,8 +68,16 @@ class Fuser:
             raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
         luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
         heat = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
-        fused = np.array(_fuse(self.params, luma[..., None], heat[..., None]))[..., 0]
+        fused = self._fuse_gray(luma, heat)
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
+
+    def _fuse_gray(self, visible, infrared):
+        # A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
+        h, w = visible.shape[1:]
+        multiple = self.metadata.get("pad_multiple", 1)
+        border = ((0, 0), (0, -h % multiple), (0, -w % multiple))
+        visible, infrared = (np.pad(image, border, mode="reflect")[..., None] for image in (visible, infrared))
+        return np.array(_fuse(self.params, visible, infrared))[:, :h, :w, 0]
 
 
 @jax.jit

@@ -177,3 +177,12 @@ def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
     fuser = Fuser.load(str(tmp_path))
     assert asked == [tmp_path]
     np.testing.assert_array_equal(jax.tree.leaves(fuser.params)[0], jax.tree.leaves(params)[0])
+
+
+def test_images_are_reflected_to_the_multiple_that_the_weights_ask_for(params, pair):
+    visible, infrared = pair[0][:, :37, 0] / np.float32(255), pair[1][:, :37] / np.float32(255)
+    # Columns 37, 38, 39 mirror 35, 34, 33.
+    reflected = [np.concatenate([image, image[:, 35:32:-1]], axis=1) for image in (visible, infrared)]
+    expected = Fuser(params)(*reflected)[:, :37]
+    np.testing.assert_array_equal(Fuser(params, {"pad_multiple": 8})(visible, infrared), expected)
+    assert not np.array_equal(Fuser(params)(visible, infrared), expected)

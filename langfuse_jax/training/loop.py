@@ -104,6 +104,7 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
         "langfuse_jax": __version__,
         "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
         "steps": total_steps,
+        "pad_multiple": 8 if config.crop % 8 == 0 else 1,  # see Fuser
     }
     save_fusion(workdir, state.params, dtype=np.float32, metadata=metadata)
     return state
