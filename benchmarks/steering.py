@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--config", default="configs/cpu.py")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--perceptual", type=float, default=10.0, help="weight of the perceptual term (published: 10)")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
@@ -51,7 +52,7 @@ def main():
             "learning_rate": args.rate,
             "warmup_steps": 8,
             "checkpoint_every": args.steps,
-            "loss.perceptual": 10.0,  # as published: the words shall be heard
+            "loss.perceptual": args.perceptual,
             **values,
         }
         workdir = args.out / name.replace(" ", "_")

@@ -6,6 +6,8 @@
     langfuse-jax train --config configs/cpu_warm.py --workdir runs/warm3 --config.data.root=DATA \
         --config.init_from=runs/warm2 --config.steps=1000 --config.warmup_steps=20 --config.seed=2
     langfuse-jax train --config configs/cpu.py --workdir runs/cpu --config.data.root=DATA --config.init_from=runs/warm3
+    langfuse-jax train --config configs/cpu.py --workdir runs/cpu2 --config.data.root=DATA \
+        --config.init_from=runs/cpu --config.learning_rate=4e-4 --config.seed=3 --config.steps=900
 
 `DATA` holds roadscene, msrs and vifb, each with `visible` and `infrared`. On two CPU cores with other work beside it a
 step took about a second: an hour and a half in all. Expected: the sheets and numbers of README.
