@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from langfuse_jax import Fuser
-from langfuse_jax.data.pipeline import folder_pairs, read_pair
+from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair
 from langfuse_jax.data.pyramid_fusion import collapse, laplacian_pyramid
 from langfuse_jax.images import write_png
 from langfuse_jax.sheet import grid
@@ -66,7 +66,7 @@ def main():
     }
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
-        visible, infrared = read_pair(pair)
+        visible, infrared = read_gray_pair(pair)
         fused = {name: method(visible, infrared) for name, method in methods.items()}
         for name, image in fused.items():
             gray = np.rint(255 * image)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import read_infrared, read_visible, write_png, ycbcr_to_rgb
-from langfuse_jax.pairs import Pair, match_pairs
+from langfuse_jax.images import write_png, ycbcr_to_rgb
+from langfuse_jax.pairs import Pair, match_pairs, read_pair
 from langfuse_jax.sheet import side_by_side
 
 
@@ -69,7 +69,7 @@ def _fuse_files(args):
             raise UserError(f"--out {out}: is the source image {source}; choose another name")
     fuser = _load_fuser(args)
     sheet = out.with_name(f"{out.stem}_sheet.png") if args.sheet else None
-    _fuse_pair(fuser, _read(pair), out, sheet, args.gray)
+    _fuse_pair(fuser, read_pair(pair), out, sheet, args.gray)
     print(f"wrote {out}" + (f" and {sheet}" if sheet else ""))
     return 0
 
@@ -91,11 +91,11 @@ def _fuse_folders(args):
         report(path.stem, f"{path}: unpaired, no image of that stem in the other folder")
     # One pair is decoded while the device works on the one before it.
     with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(_read, pairs[0])
+        following = reader.submit(read_pair, pairs[0])
         for i, pair in enumerate(tqdm(pairs, disable=None, unit="pair")):
             current = following
             if i + 1 < len(pairs):
-                following = reader.submit(_read, pairs[i + 1])
+                following = reader.submit(read_pair, pairs[i + 1])
             try:
                 images = current.result()
             except UserError as error:
@@ -107,19 +107,6 @@ def _fuse_folders(args):
     names = f"; failed: {', '.join(sorted(failed))}" if failed else f" into {out}"
     print(f"fused {total - len(failed)} of {total}{names}")
     return 1 if failed else 0
-
-
-def _read(pair):
-    """Luma and chroma of the visible image, and the infrared image, of one size."""
-    luma, chroma = read_visible(pair.visible)
-    infrared = read_infrared(pair.infrared)
-    if luma.shape != infrared.shape:
-        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (luma, infrared)]
-        raise UserError(
-            f"{pair.visible} is {sizes[0]} and {pair.infrared} is {sizes[1]} pixels: they must be of one size; "
-            "register and crop or resize one of them"
-        )
-    return luma, chroma, infrared
 
 
 def _fuse_pair(fuser, images, out, sheet, gray):

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float32
+
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS
+from langfuse_jax.images import EXTENSIONS, read_infrared, read_visible
 
 
 class Pair(NamedTuple):
@@ -52,3 +55,21 @@ def _by_stem(folder, role):
     if not images:
         raise UserError(f"{folder}: has no {role} images; expected files ending in {' '.join(EXTENSIONS)}")
     return images
+
+
+def read_pair(
+    pair: Pair,
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]:
+    """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_visible`.
+
+    Raises UserError, naming both files, where they differ in size, and as the readers do.
+    """
+    luma, chroma = read_visible(pair.visible)
+    infrared = read_infrared(pair.infrared)
+    if luma.shape != infrared.shape:
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (luma, infrared)]
+        raise UserError(
+            f"{pair.visible} is {sizes[0]} and {pair.infrared} is {sizes[1]} pixels: they must be of one size; "
+            "register and crop or resize one of them"
+        )
+    return luma, chroma, infrared

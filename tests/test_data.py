@@ -125,6 +125,6 @@ def test_bad_training_folders(folder, tmp_path):
 def test_a_pair_of_two_sizes_is_named_while_training(folder, tmp_path):
     Image.new("L", (64, 64)).save(tmp_path / "set" / "infrared" / "2.png")
     batches = iter(training_batches([folder], crop=48, batch_size=2, seed=0)[0])
-    with pytest.raises(UserError, match=r"2\.png.*registered"):
+    with pytest.raises(UserError, match=r"2\.png.*must be of one size"):
         for _ in range(5):
             next(batches)

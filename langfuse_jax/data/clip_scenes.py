@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from langfuse_jax.data.pipeline import read_gray_pair
 from langfuse_jax.data.pyramid_fusion import enhance, hot_targets, pyramid_fuse
-from langfuse_jax.images import read_infrared, read_visible, to_uint8
+from langfuse_jax.images import to_uint8
 from langfuse_jax.pairs import match_pairs
 
 VARIANTS = (
@@ -39,7 +40,7 @@ def load_scenes(folder: str | Path) -> list[Scene]:
 
 
 def _scene(pair):
-    visible, infrared = read_visible(pair.visible)[0], read_infrared(pair.infrared)
+    visible, infrared = read_gray_pair(pair)
     fused = pyramid_fuse(visible, infrared)
     images = (
         visible,

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import read_infrared, read_visible
-from langfuse_jax.pairs import Pair, match_pairs
+from langfuse_jax.pairs import Pair, match_pairs, read_pair
 
 # Crops that are flat in both sources teach nothing: they are drawn again, at most this often.
 _FLAT = 0.05
@@ -27,15 +26,10 @@ def folder_pairs(folders: Sequence[str]) -> list[Pair]:
     return pairs
 
 
-def read_pair(pair: Pair) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Visible luma and infrared in [0, 1]. Raises UserError where they differ in size or cannot be read."""
-    visible, infrared = read_visible(pair.visible)[0], read_infrared(pair.infrared)
-    if visible.shape != infrared.shape:
-        raise UserError(
-            f"{pair.visible}: {visible.shape[1]}x{visible.shape[0]} against {infrared.shape[1]}x{infrared.shape[0]} of "
-            f"{pair.infrared}; a pair must be registered and of one size"
-        )
-    return visible, infrared
+def read_gray_pair(pair: Pair) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Visible luma and infrared in [0, 1]; see `pairs.read_pair`."""
+    luma, _, infrared = read_pair(pair)
+    return luma, infrared
 
 
 def random_crop(
@@ -73,7 +67,7 @@ def training_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .map(read_pair)
+        .map(read_gray_pair)
         .random_map(lambda pair, rng: random_crop(*pair, crop, rng))
         .batch(batch_size, drop_remainder=True)
     )

@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
-from langfuse_jax.data.pipeline import folder_pairs, read_pair, training_batches
+from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair, training_batches
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip
@@ -134,7 +134,7 @@ def _sheet_drawer(config, net):
     if not pairs:
         return lambda params, path: None
     places = np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)
-    images = [read_pair(pairs[i]) for i in places]
+    images = [read_gray_pair(pairs[i]) for i in places]
     # One size for all, so that the network is compiled once.
     h, w = (min(visible.shape[axis] for visible, _ in images) for axis in (0, 1))
     visible, infrared = (np.stack([_centre(pair[i], h, w) for pair in images])[..., None] for i in (0, 1))
