@@ -1,7 +1,6 @@
 """Prompts -> text embeddings: the three sentences that steer training, encoded once and kept in a file."""
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,14 +47,8 @@ class TextEmbeddings:
         if path.suffix != ".npz":
             raise UserError(f"--out {path}: text embeddings are kept in a .npz file; give a name that ends so")
         about = json.dumps({"model": self.model, "fingerprint": self.fingerprint, "prompts": self.prompts})
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(temporary, about=np.array(about), **{role: getattr(self, role) for role in ROLES})
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"--out {path}: cannot be written ({error.strerror}); give another place") from error
+        with atomic_write(path) as file:
+            np.savez(file, about=np.array(about), **{role: getattr(self, role) for role in ROLES})
 
     @classmethod
     def load(cls, path: str | Path) -> "TextEmbeddings":
