@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folders they go into."""
 
 import os
 import uuid
@@ -31,3 +31,11 @@ def atomic_write(path):
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written ({reason}); choose a writable place with free space") from error
+
+
+def make_folder(path):
+    """Makes a folder and those above it, if missing. Raises UserError, naming `path`, where that is not allowed."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror or error}); choose a writable place") from error

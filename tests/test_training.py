@@ -129,3 +129,11 @@ def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
 def test_missing_config_ends_in_one_line(tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path / "w")]) == 2
     assert "no.py: no such file" in capsys.readouterr().err
+
+
+def test_a_workdir_that_cannot_be_made_ends_in_one_line(root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    workdir = str(tmp_path / "file" / "w")
+    status = main(["train", "--config", str(SMOKE), "--workdir", workdir, *_overrides(root, batch_size=2)])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert status == 2 and len(error) == 1 and f"{workdir}: cannot be made" in error[0]

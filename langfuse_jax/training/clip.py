@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 from transformers import CLIPConfig
 
+from langfuse_jax.atomic import make_folder
 from langfuse_jax.convert.clip import tensors_from_params
 from langfuse_jax.data.clip_batches import PER_SCENE, batches
 from langfuse_jax.data.clip_captions import CONCEPTS, sample_captions, truth, vocabulary
@@ -194,9 +195,9 @@ def train_clip_command(args, rest) -> int:
     held_out = load_scenes(config.validation_folder)
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
-    params = train(config, tokenizer, architecture, cameras)
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)  # before the minutes of training, not after
+    params = train(config, tokenizer, architecture, cameras)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as temporary:
         temporary = Path(temporary)
         save(temporary, params, architecture, tokenizer)

@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
+from langfuse_jax.atomic import make_folder
 from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair, training_batches
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import write_png
@@ -76,7 +77,7 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
     if config.init_from:
         state = state.replace(params=load_fusion(config.init_from)[0])
     iterator = iter(batches)
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
     manager = checkpoints.open_checkpoints(workdir)
     state = checkpoints.restore(manager, state, iterator)
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
