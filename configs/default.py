@@ -22,7 +22,7 @@ def get_config():
             "goal": ("a clear image with detailed background and salient objects",),
         }
     )
-    c.vgg = ""  # VGG19 weights as .safetensors; empty: the fixed feature bank
+    c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # folder of a trained model to start from; empty: fresh weights
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})

@@ -32,6 +32,18 @@ def _train_clip(args, rest):
     return train_clip_command(args, rest)
 
 
+def _convert_fusion(args, rest):
+    from langfuse_jax.convert.fusion import convert_fusion_command
+
+    return convert_fusion_command(args)
+
+
+def _convert_vgg19(args, rest):
+    from langfuse_jax.convert.vgg import convert_vgg19_command
+
+    return convert_vgg19_command(args)
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="langfuse-jax",
@@ -68,6 +80,21 @@ def _parser():
     clip.set_defaults(run=_train_clip, passes_rest=True)
     for configured in (train, clip):
         configured.epilog = "Any value of the config can be overridden: --config.x=y"
+
+    convert = commands.add_parser("convert", help="weights of other projects to this one's files, and back")
+    models = convert.add_subparsers(dest="model", metavar="MODEL", required=True)
+    fusion = models.add_parser("fusion", help="the published encoder and decoder (torch) to a checkpoint, or back")
+    fusion.add_argument("--encoder", metavar="ENC.pt", help="published encoder, a torch state dict")
+    fusion.add_argument("--decoder", metavar="DEC.pt", help="published decoder, a torch state dict")
+    fusion.add_argument("--out", metavar="DIR", help="folder for the checkpoint")
+    fusion.add_argument("--to-torch", metavar="DIR", help="the other way: a checkpoint of this package")
+    fusion.add_argument("--out-encoder", metavar="ENC.pt", help="with --to-torch: encoder file to write")
+    fusion.add_argument("--out-decoder", metavar="DEC.pt", help="with --to-torch: decoder file to write")
+    fusion.set_defaults(run=_convert_fusion, passes_rest=False)
+    vgg19 = models.add_parser("vgg19", help="torchvision's or timm's VGG19 to the part the perceptual loss needs")
+    vgg19.add_argument("--weights", metavar="FILE", required=True, help="vgg19 as .pth or .safetensors")
+    vgg19.add_argument("--out", metavar="FILE.safetensors", required=True, help="where to write the convolutions")
+    vgg19.set_defaults(run=_convert_vgg19, passes_rest=False)
     return parser
 
 

@@ -1,1 +1,1 @@
-"""Weights of other projects, read into this project's parameter trees: one table per model."""
+"""Weights of other projects to this project's parameter trees and back: one table per model, one reader of files."""

@@ -1,112 +1,140 @@
-"""The published fusion weights (two torch state dicts) as parameters of `FusionNet`."""
+"""The published fusion weights (two torch state dicts) <-> parameters of `FusionNet`."""
 
-import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from langfuse_jax.convert.files import read_tensors, write_torch
+from langfuse_jax.convert.tables import CONV, CONV_TRANSPOSE, LINEAR, Rule, to_flax, to_source
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
+from langfuse_jax.weights import load_fusion, save_fusion
 
-# How an array changes on its way: torch convolutions are OIHW, transposed ones IOHW, linear layers OI.
-TRANSFORMS = {
-    "conv": lambda a: a.transpose(2, 3, 1, 0),
-    "conv_transpose": lambda a: a.transpose(2, 3, 0, 1),
-    "dense": lambda a: a.T,
-    "same": lambda a: a,
+
+def _layer(source, target, transform):
+    return [Rule(f"{source}.weight", f"{target}/kernel", transform), Rule(f"{source}.bias", f"{target}/bias")]
+
+
+def _content(source, target):
+    rules = []
+    for place, ours in ((1, "stem"), (4, "down_0"), (7, "down_1"), (10, "down_2")):
+        rules += _layer(f"{source}.{place}", f"{target}/{ours}", CONV)
+    return rules + _residual(f"{source}.13", f"{target}/block_0") + _residual(f"{source}.14", f"{target}/block_1")
+
+
+def _residual(source, target):
+    return _layer(f"{source}.block.1", f"{target}/conv_0", CONV) + _layer(f"{source}.block.5", f"{target}/conv_1", CONV)
+
+
+def _style(source, target):
+    rules = []
+    for place, ours in ((1, "stem"), (3, "down_0"), (5, "down_1"), (7, "down_2"), (10, "head")):
+        rules += _layer(f"{source}.{place}", f"{target}/{ours}", CONV)
+    return rules
+
+
+def _up(number):
+    conv, norm = (f"decoder.model_up.{3 * number + place}" for place in (0, 1))
+    return [
+        *_layer(conv, f"decoder/up_{number}", CONV_TRANSPOSE),
+        Rule(f"{norm}.gamma", f"decoder/up_norm_{number}/gamma"),
+        Rule(f"{norm}.beta", f"decoder/up_norm_{number}/beta"),
+    ]
+
+
+# Sources are named by file, then by torch's name: "encoder." or "decoder." comes first.
+TABLE = (
+    *_content("encoder.content_encoder1.model", "content_visible"),
+    *_content("encoder.content_encoder2.model", "content_infrared"),
+    *_style("encoder.style_encoder1.model", "style_visible"),
+    *_style("encoder.style_encoder2.model", "style_infrared"),
+    *_residual("decoder.model_local.0", "decoder/block_0"),
+    *_residual("decoder.model_local.1", "decoder/block_1"),
+    *_up(0),
+    *_up(1),
+    *_up(2),
+    *_layer("decoder.model_up.10", "decoder/head", CONV),
+    *_layer("decoder.mlp.model.0", "decoder/mlp/dense_0", LINEAR),
+    *_layer("decoder.mlp.model.2", "decoder/mlp/dense_1", LINEAR),
+    *_layer("decoder.mlp.model.4", "decoder/mlp/dense_2", LINEAR),
+)
+
+# Buffers of the published AdaIN layers, which normalise by each image's own statistics: never read, never changed,
+# and asked for by torch's load_state_dict.
+BUFFERS = {
+    f"decoder.model_local.{block}.block.{norm}.running_{statistic}": np.full(256, value, np.float32)
+    for block in (0, 1)
+    for norm in (2, 6)
+    for statistic, value in (("mean", 0.0), ("var", 1.0))
 }
-RANKS = {"conv": 4, "conv_transpose": 4, "dense": 2, "same": 1}
-
-_SOURCES = {"1": "visible", "2": "infrared"}
-
-# (file, layer in the torch state dict, module path of FusionNet, transform of its weight).
-LAYERS = [
-    *(
-        ("encoder", f"content_encoder{n}.model.{layer}", f"content_{source}/{path}", "conv")
-        for n, source in _SOURCES.items()
-        for layer, path in {
-            "1": "stem",
-            "4": "down_0",
-            "7": "down_1",
-            "10": "down_2",
-            "13.block.1": "block_0/conv_0",
-            "13.block.5": "block_0/conv_1",
-            "14.block.1": "block_1/conv_0",
-            "14.block.5": "block_1/conv_1",
-        }.items()
-    ),
-    *(
-        ("encoder", f"style_encoder{n}.model.{layer}", f"style_{source}/{path}", "conv")
-        for n, source in _SOURCES.items()
-        for layer, path in {"1": "stem", "3": "down_0", "5": "down_1", "7": "down_2", "10": "head"}.items()
-    ),
-    ("decoder", "model_local.0.block.1", "decoder/block_0/conv_0", "conv"),
-    ("decoder", "model_local.0.block.5", "decoder/block_0/conv_1", "conv"),
-    ("decoder", "model_local.1.block.1", "decoder/block_1/conv_0", "conv"),
-    ("decoder", "model_local.1.block.5", "decoder/block_1/conv_1", "conv"),
-    ("decoder", "model_up.0", "decoder/up_0", "conv_transpose"),
-    ("decoder", "model_up.1", "decoder/up_norm_0", "norm"),
-    ("decoder", "model_up.3", "decoder/up_1", "conv_transpose"),
-    ("decoder", "model_up.4", "decoder/up_norm_1", "norm"),
-    ("decoder", "model_up.6", "decoder/up_2", "conv_transpose"),
-    ("decoder", "model_up.7", "decoder/up_norm_2", "norm"),
-    ("decoder", "model_up.10", "decoder/head", "conv"),
-    ("decoder", "mlp.model.0", "decoder/mlp/dense_0", "dense"),
-    ("decoder", "mlp.model.2", "decoder/mlp/dense_1", "dense"),
-    ("decoder", "mlp.model.4", "decoder/mlp/dense_2", "dense"),
-]
-
-# (file, torch name) -> (path of the parameter, transform).
-TABLE = {}
-for _file, _layer, _path, _kind in LAYERS:
-    if _kind == "norm":
-        TABLE[_file, f"{_layer}.gamma"] = (f"{_path}/gamma", "same")
-        TABLE[_file, f"{_layer}.beta"] = (f"{_path}/beta", "same")
-    else:
-        TABLE[_file, f"{_layer}.weight"] = (f"{_path}/kernel", _kind)
-        TABLE[_file, f"{_layer}.bias"] = (f"{_path}/bias", "same")
-
-# Buffers of the published AdaIN layers, which normalise by each image's own statistics and never read them.
-IGNORED = re.compile(r"model_local\.[01]\.block\.[26]\.running_(mean|var)")
 
 
-def fusion_from_torch(encoder: Mapping[str, np.ndarray], decoder: Mapping[str, np.ndarray]) -> dict:
+def fusion_from_torch(
+    encoder: Mapping[str, np.ndarray], decoder: Mapping[str, np.ndarray], *, origin: str = "the encoder and decoder"
+) -> dict[str, Any]:
     """The published encoder and decoder state dicts as `FusionNet` parameters: `{"params": ...}`, float32 numpy.
 
-    Raises UserError that lists every source tensor without a use, every parameter left unfilled and every wrong shape.
+    Raises UserError that lists source tensors without a use, parameters left unfilled and wrong shapes, all of them
+    named by `origin` and file, and one that says so where encoder and decoder are swapped.
     """
-    want = jax.eval_shape(FusionNet().init, jax.random.key(0), *[jnp.zeros((1, MIN_SIDE, MIN_SIDE, 1))] * 2)
-    shapes = {"/".join(key.key for key in path): leaf.shape for path, leaf in jax.tree.leaves_with_path(want["params"])}
-    filled, unused, wrong = {}, [], []
-    for file, arrays in (("encoder", encoder), ("decoder", decoder)):
-        for name, array in arrays.items():
-            if file == "decoder" and IGNORED.fullmatch(name):
-                continue
-            if (file, name) not in TABLE:
-                unused.append(f"{file} {name}")
-                continue
-            path, transform = TABLE[file, name]
-            array = np.asarray(array, np.float32)
-            shape = array.shape
-            if array.ndim == RANKS[transform]:
-                array = TRANSFORMS[transform](array)
-            filled[path] = array
-            if array.shape != shapes[path]:
-                wrong.append(f"{file} {name} {shape}")
-    unfilled = [f"{file} {name}" for (file, name), (path, _) in TABLE.items() if path not in filled]
-    problems = {"unused": unused, "missing": unfilled, "of a wrong shape": wrong}
-    if any(problems.values()):
-        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
-        raise UserError(
-            f"these are not the published fusion weights (give Enc_final.pt and Dec_final.pt): tensors {listed}"
-        )
-    tree = {}
-    for path, array in filled.items():
-        *parents, leaf = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = np.ascontiguousarray(array)
-    return {"params": tree}
+    ours = {rule.source for rule in TABLE}
+    tensors, swapped = (
+        {f"{first}.{name}": value for name, value in encoder.items()}
+        | {f"{second}.{name}": value for name, value in decoder.items()}
+        for first, second in (("encoder", "decoder"), ("decoder", "encoder"))
+    )
+    if not ours & tensors.keys() and ours & swapped.keys():
+        raise UserError(f"{origin}: encoder and decoder are swapped; give them the other way round")
+    shape = jax.ShapeDtypeStruct((1, MIN_SIDE, MIN_SIDE, 1), jnp.float32)
+    tree = jax.eval_shape(FusionNet().init, jax.random.key(0), shape, shape)["params"]
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
+    ignored = [name.replace(".", r"\.") for name in BUFFERS]
+    return {"params": unflatten_dict(to_flax(tensors, TABLE, shapes, origin=origin, ignored=ignored), sep="/")}
+
+
+def fusion_to_torch(params: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The published encoder and decoder state dicts, complete, of `FusionNet` parameters `{"params": ...}`."""
+    tensors = to_source(flatten_dict(params["params"], sep="/"), TABLE) | BUFFERS
+    return tuple(
+        {name.removeprefix(file): value for name, value in tensors.items() if name.startswith(file)}
+        for file in ("encoder.", "decoder.")
+    )
+
+
+def convert_fusion_command(args) -> int:
+    """`langfuse-jax convert fusion`: published weights to a checkpoint, or with --to-torch the other way."""
+    forward = {"--encoder": args.encoder, "--decoder": args.decoder, "--out": args.out}
+    backward = {"--to-torch": args.to_torch, "--out-encoder": args.out_encoder, "--out-decoder": args.out_decoder}
+    chosen, other = (backward, forward) if args.to_torch else (forward, backward)
+    if missing := [flag for flag, value in chosen.items() if not value]:
+        raise UserError(f"{', '.join(missing)} missing; give {' '.join(forward)}, or {' '.join(backward)}")
+    if extra := [flag for flag, value in other.items() if value]:
+        raise UserError(f"{', '.join(extra)} cannot go with {' '.join(chosen)}; leave it out")
+    return _to_torch(args) if args.to_torch else _from_torch(args)
+
+
+def _from_torch(args):
+    origin = f"--encoder {args.encoder} --decoder {args.decoder}"
+    params = fusion_from_torch(read_tensors(args.encoder), read_tensors(args.decoder), origin=origin)
+    # No "pad_multiple": the published numbers come from images as they are.
+    names = {role: Path(getattr(args, role)).name for role in ("encoder", "decoder")}
+    save_fusion(args.out, params, metadata={"converted_from": names})
+    print(f"{args.out}: fusion checkpoint; fuse with --checkpoint {args.out}")
+    return 0
+
+
+def _to_torch(args):
+    if Path(args.out_encoder).resolve() == Path(args.out_decoder).resolve():
+        raise UserError(f"--out-decoder {args.out_decoder}: is the file of --out-encoder too; give another name")
+    params, metadata = load_fusion(args.to_torch)
+    encoder, decoder = fusion_to_torch(params)
+    write_torch({args.out_encoder: encoder, args.out_decoder: decoder})
+    print(f"{args.out_encoder}, {args.out_decoder}: state dicts of the published encoder and decoder")
+    if (multiple := metadata.get("pad_multiple", 1)) > 1:
+        print(f"  trained on sides that are multiples of {multiple}: give the published code such images")
+    return 0

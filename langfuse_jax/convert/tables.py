@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from langfuse_jax.errors import UserError
@@ -24,27 +25,31 @@ def _axes(*order):
 SAME = Transform(lambda x: x, lambda x: x)
 LINEAR = _axes(1, 0)  # (out, in) -> (in, out)
 CONV = _axes(2, 3, 1, 0)  # (out, in, h, w) -> (h, w, in, out)
+CONV_TRANSPOSE = _axes(2, 3, 0, 1)  # (in, out, h, w) -> (h, w, in, out)
 
 
 class Rule(NamedTuple):
-    """One line of a table. `{}` in both templates stands for the same layer number."""
+    """One line of a table. `{}` in its templates stands for the same layer number.
+
+    A rule with several targets says that the source holds them one after another along its first axis, in equal parts.
+    """
 
     source: str
-    target: str
+    target: str | tuple[str, ...]
     transform: Transform = SAME
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.target,) if isinstance(self.target, str) else self.target
 
-def _pattern(template):
-    return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + r"\Z")
+    def split(self, tensor: np.ndarray) -> list[np.ndarray]:
+        """The source tensor as one array per target."""
+        return [self.transform.to_flax(part) for part in np.split(tensor, len(self.targets))]
 
-
-def _rename(name, templates):
-    """The one renaming of `name` by (from, to, function) triples, or None."""
-    for pattern, template, function in templates:
-        match = pattern.match(name)
-        if match:
-            return template.format(*match.groups()), function
-    return None
+    def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """The inverse of `split`."""
+        parts = [self.transform.to_source(np.asarray(array)) for array in arrays]
+        return np.array(parts[0] if len(parts) == 1 else np.concatenate(parts), order="C")
 
 
 def to_flax(
@@ -58,54 +63,69 @@ def to_flax(
     """Flat `{"a/b/kernel": array}` in float32 from source tensors.
 
     Args:
-      tensors: source tensors by name.
+      tensors: source tensors by name, of any floating-point type.
       table: the rules; the first that matches is used.
       shapes: every parameter of the model, flat, with its shape.
       origin: the file, for error messages.
-      ignored: regular expressions of source names that carry no weights.
+      ignored: regular expressions of source names that carry nothing the model needs.
 
     Raises:
-      UserError: a tensor that no parameter takes, a parameter that nothing fills, or a wrong shape; names the keys.
+      UserError: a tensor that no parameter takes, a parameter that nothing fills, a wrong shape, or values that are not
+        finite floating-point numbers; names the keys.
     """
+    wanted = _sources(table, shapes)
     ignored = [re.compile(pattern) for pattern in ignored]
-    rules = [(_pattern(rule.source), rule.target, rule.transform.to_flax) for rule in table]
-    flat, unused, wrong = {}, [], []
+    flat, unknown, wrong, bad = {}, [], [], []
     for name, tensor in tensors.items():
         if any(pattern.fullmatch(name) for pattern in ignored):
             continue
-        renamed = _rename(name, rules)
-        if renamed is None or renamed[0] not in shapes:
-            unused.append(name)
+        if name not in wanted:
+            unknown.append(name)
             continue
-        target, function = renamed
-        if tensor.ndim != len(shapes[target]) or function(tensor).shape != tuple(shapes[target]):
-            wrong.append(f"{name} {tensor.shape}")
-            continue
-        flat[target] = np.array(function(tensor), np.float32, order="C")
-    sources = [(_pattern(rule.target), rule.source, None) for rule in table]
-    missing = [_rename(path, sources)[0] for path in shapes if path not in flat]
-    missing = [name for name in missing if not any(name == entry.split(" ")[0] for entry in wrong)]
-    problems = [
-        f"{what}: {_listed(names)}"
-        for what, names in (("unknown tensors", unused), ("missing tensors", missing), ("wrong shapes", wrong))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{origin}: does not fit the model; {'; '.join(problems)}")
+        rule, paths = wanted[name]
+        shape = rule.join([np.broadcast_to(np.int8(0), shapes[path]) for path in paths]).shape
+        if tensor.shape != shape:
+            wrong.append(f"{name} is {tensor.shape}, not {shape}")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):  # numpy does not count bfloat16 among them
+            bad.append(f"{name} is {tensor.dtype}")
+        else:
+            parts = rule.split(np.asarray(tensor, np.float32))
+            flat |= {path: np.array(part, order="C") for path, part in zip(paths, parts, strict=True)}
+            if not np.isfinite(tensor).all():
+                bad.append(f"{name} has NaN or infinity")
+    missing = [f"{name} (for {', '.join(paths)})" for name, (_, paths) in wanted.items() if name not in tensors]
+    problems = {
+        "unknown tensors": unknown,
+        "missing tensors": missing,
+        "wrong shapes": wrong,
+        "not floating-point numbers": bad,
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {_listed(names)}" for what, names in problems.items() if names)
+        raise UserError(f"{origin}: does not fit the model; {listed}")
     return flat
 
 
 def to_source(flat: Mapping[str, np.ndarray], table: Sequence[Rule]) -> dict[str, np.ndarray]:
     """The inverse of `to_flax`: source names and layouts of flat Flax parameters. KeyError for an unknown path."""
-    rules = [(_pattern(rule.target), rule.source, rule.transform.to_source) for rule in table]
-    tensors = {}
-    for path, value in flat.items():
-        renamed = _rename(path, rules)
-        if renamed is None:
+    return {name: rule.join([flat[path] for path in paths]) for name, (rule, paths) in _sources(table, flat).items()}
+
+
+def _sources(table, paths):
+    """{source name: (rule, target paths)} that fill the parameters `paths`. KeyError for one that no rule fills."""
+    patterns = [
+        (re.compile(re.escape(target).replace(r"\{\}", r"(\d+)")), rule) for rule in table for target in rule.targets
+    ]
+    sources = {}
+    for path in paths:
+        for pattern, rule in patterns:
+            if match := pattern.fullmatch(path):
+                place = match.groups()
+                sources[rule.source.format(*place)] = rule, [target.format(*place) for target in rule.targets]
+                break
+        else:
             raise KeyError(path)
-        name, function = renamed
-        tensors[name] = np.array(function(np.asarray(value)), order="C")
-    return tensors
+    return sources
 
 
 def _listed(names, limit=8):

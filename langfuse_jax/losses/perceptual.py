@@ -26,8 +26,8 @@ def perceptual_loss(
     """Sum over feature maps of mean((features(fused) - max(features(visible), features(infrared)))^2).
 
     Args:
-        features: maps (b, h, w, 1) images in [0, 1] to a sequence of feature maps: `models.vgg.vgg19_features`
-            with weights (the published choice), or `feature_bank`.
+        features: maps (b, h, w, 1) images in [0, 1] to a sequence of feature maps: `models.vgg.VGG19`
+            with its weights (the published choice), or `feature_bank`.
         fused, visible, infrared: (b, h, w, 1) in [0, 1].
 
     Returns:

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
 from langfuse_jax.atomic import make_folder
+from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair, training_batches
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.vgg import load_vgg19
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints

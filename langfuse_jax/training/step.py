@@ -1,6 +1,7 @@
 """One training step: pure functions of state, batch and key, with everything frozen given as arguments."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -13,7 +14,7 @@ from langfuse_jax.data.windows import augment_pairs, cut_patches, random_windows
 from langfuse_jax.losses import feature_bank, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.vgg import vgg19_features
+from langfuse_jax.models.vgg import VGG19
 
 
 @flax.struct.dataclass
@@ -106,7 +107,7 @@ def fusion_loss(
     whole_sources = jax.lax.stop_gradient(embed(jnp.concatenate([visible, infrared])))
     whole_visible, whole_infrared = jnp.split(whole_sources, 2)
 
-    features = feature_bank if frozen.vgg is None else lambda images: vgg19_features(frozen.vgg, images)
+    features = feature_bank if frozen.vgg is None else partial(VGG19().apply, {"params": frozen.vgg})
     total, terms = total_loss(
         whole_fused,
         whole_visible,
