@@ -14,6 +14,7 @@ def get_config():
     c = ConfigDict()
     c.seed = 0
     c.clip = ""  # folder or hub id; empty: the compact CLIP of the package
+    c.clip_dtype = "float32"  # or "bfloat16": what its image tower computes in; parameters stay float32
     c.text = ""  # file made by `langfuse-jax embed`; empty: the prompts below
     c.prompts = ConfigDict(
         {

@@ -7,13 +7,14 @@ from langfuse_jax._version import __version__
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.
 _HOME = {
     "Clip": "langfuse_jax.models.clip",
+    "CutPrompt": "langfuse_jax.errors",
     "FusionNet": "langfuse_jax.models.fusion",
     "Fuser": "langfuse_jax.fuser",
     "TextEmbeddings": "langfuse_jax.text",
     "UserError": "langfuse_jax.errors",
 }
 
-__all__ = ["Clip", "Fuser", "FusionNet", "TextEmbeddings", "UserError", "__version__"]
+__all__ = ["Clip", "CutPrompt", "Fuser", "FusionNet", "TextEmbeddings", "UserError", "__version__"]
 
 
 def __getattr__(name):

@@ -3,9 +3,11 @@
 import argparse
 import os
 import sys
+import warnings
+from functools import partial
 
 from langfuse_jax._version import __version__
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import CutPrompt, UserError
 
 
 def _fuse(args, rest):
@@ -98,6 +100,13 @@ def _parser():
     return parser
 
 
+def _show_warning(others, message, category, *place):
+    if issubclass(category, CutPrompt):
+        print(f"langfuse-jax: warning: {message}", file=sys.stderr)
+    else:
+        others(message, category, *place)
+
+
 def main(argv=None):
     """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error (one line on stderr)."""
     parser = _parser()
@@ -107,7 +116,10 @@ def main(argv=None):
     # Warnings of the runtime's C++ side would bury the one line a user needs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return args.run(args, rest) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CutPrompt)
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            return args.run(args, rest) or 0
     except UserError as error:
         print(f"langfuse-jax: error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The error that a user can cause and mend."""
+"""The error that a user can cause and mend, and the warning that a result is not all of what was asked for."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2; Python callers can catch it.
     """
+
+
+class CutPrompt(UserWarning):
+    """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""

@@ -1,4 +1,4 @@
-"""CLIP weights: Hugging Face tensor names and layouts <-> the Flax tree of langfuse_jax.models.clip."""
+"""CLIP weights: tensor names and layouts of Hugging Face and open_clip <-> the Flax tree of models.clip."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +25,22 @@ def _blocks(source, target):
     return rules + _dense(f"{layer}.mlp.fc1", f"{block}/fc1") + _dense(f"{layer}.mlp.fc2", f"{block}/fc2")
 
 
+def _open_blocks(source, target):
+    layer, block = f"{source}.resblocks.{{}}", f"{target}/block_{{}}"
+    kernels, biases = (
+        tuple(f"{block}/attention/{part}/{kind}" for part in ("query", "key", "value")) for kind in ("kernel", "bias")
+    )
+    return [
+        *_norm(f"{layer}.ln_1", f"{block}/norm1"),
+        *_norm(f"{layer}.ln_2", f"{block}/norm2"),
+        Rule(f"{layer}.attn.in_proj_weight", kernels, LINEAR),
+        Rule(f"{layer}.attn.in_proj_bias", biases),
+        *_dense(f"{layer}.attn.out_proj", f"{block}/attention/out"),
+        *_dense(f"{layer}.mlp.c_fc", f"{block}/fc1"),
+        *_dense(f"{layer}.mlp.c_proj", f"{block}/fc2"),
+    ]
+
+
 TABLE = (
     Rule("logit_scale", "logit_scale"),
     Rule("vision_model.embeddings.class_embedding", "vision/class_embedding"),
@@ -41,8 +57,24 @@ TABLE = (
     Rule("text_projection.weight", "text/projection/kernel", LINEAR),
 )
 
-# Buffers of older files: plain counters, not weights.
-IGNORED = (r".*\.position_ids",)
+OPEN_CLIP_TABLE = (
+    Rule("logit_scale", "logit_scale"),
+    Rule("visual.class_embedding", "vision/class_embedding"),
+    Rule("visual.conv1.weight", "vision/patch_embedding", CONV),
+    Rule("visual.positional_embedding", "vision/position_embedding"),
+    *_norm("visual.ln_pre", "vision/pre_norm"),
+    *_open_blocks("visual.transformer", "vision"),
+    *_norm("visual.ln_post", "vision/post_norm"),
+    Rule("visual.proj", "vision/projection/kernel"),  # (in, out) already, as text_projection
+    Rule("token_embedding.weight", "text/token_embedding"),
+    Rule("positional_embedding", "text/position_embedding"),
+    *_open_blocks("transformer", "text"),
+    *_norm("ln_final", "text/final_norm"),
+    Rule("text_projection", "text/projection/kernel"),
+)
+
+# Buffers of older files, not weights: counters, and open_clip's causal mask.
+IGNORED = (r".*\.position_ids", r"attn_mask")
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], params: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
@@ -50,8 +82,9 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], params: Mapping[str, 
 
     Raises UserError, naming the keys, unless every tensor is used and every parameter filled.
     """
+    table = OPEN_CLIP_TABLE if any(name.startswith("visual.") for name in tensors) else TABLE
     shapes = {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
-    return unflatten_dict(to_flax(tensors, TABLE, shapes, origin=origin, ignored=IGNORED), sep="/")
+    return unflatten_dict(to_flax(tensors, table, shapes, origin=origin, ignored=IGNORED), sep="/")
 
 
 def tensors_from_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Files of tensors: .safetensors, and torch's pickles (.pt, .pth, .bin), which only the extra [torch] reads and writes."""
+"""Files of tensors: .safetensors, and torch's pickles (.pt, .pth, .bin), which need the extra [torch]."""
 
 import warnings
 from collections.abc import Mapping

@@ -44,7 +44,8 @@ class Rule(NamedTuple):
 
     def split(self, tensor: np.ndarray) -> list[np.ndarray]:
         """The source tensor as one array per target."""
-        return [self.transform.to_flax(part) for part in np.split(tensor, len(self.targets))]
+        parts = [tensor] if len(self.targets) == 1 else np.split(tensor, len(self.targets))
+        return [self.transform.to_flax(part) for part in parts]
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """The inverse of `split`."""

@@ -1,7 +1,7 @@
 """CLIP (Radford et al., 2021): image and text towers, and a pretrained pair loaded from a Hugging Face style folder."""
 
 import hashlib
-import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.convert.clip import params_from_tensors
-from langfuse_jax.errors import UserError
+from langfuse_jax.convert.clip_folder import locate, read_clip
+from langfuse_jax.errors import CutPrompt, UserError
 
 COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -34,44 +36,52 @@ class Attention(nn.Module):
 
     heads: int
     causal: bool
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         count, width = tokens.shape[1:]
         # Heads go before tokens as plain batched matmuls: twice as fast on a CPU as einsums over the middle axis.
+        dense = partial(nn.Dense, width, dtype=self.dtype)
         query, key, value = (
-            nn.Dense(width, name=name)(tokens).reshape(-1, count, self.heads, width // self.heads).swapaxes(1, 2)
+            dense(name=name)(tokens).reshape(-1, count, self.heads, width // self.heads).swapaxes(1, 2)
             for name in ("query", "key", "value")
         )
-        scores = (query @ key.swapaxes(2, 3)) * (width // self.heads) ** -0.5
+        scores = (query @ key.swapaxes(2, 3)).astype(jnp.float32) * (width // self.heads) ** -0.5
         if self.causal:
             scores = jnp.where(np.tri(count, dtype=bool), scores, -jnp.inf)
-        mixed = (nn.softmax(scores) @ value).swapaxes(1, 2).reshape(tokens.shape)
-        return nn.Dense(width, name="out")(mixed)
+        mixed = (nn.softmax(scores).astype(self.dtype) @ value).swapaxes(1, 2).reshape(tokens.shape)
+        return dense(name="out")(mixed)
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input."""
+    """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input.
+
+    Matrix products run in `dtype`; the sum that runs through the blocks, norms and softmax stay float32.
+    """
 
     heads: int
     hidden: int
     activation: str
     epsilon: float
     causal: bool
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         norm = partial(nn.LayerNorm, epsilon=self.epsilon)
-        tokens = tokens + Attention(self.heads, self.causal, name="attention")(norm(name="norm1")(tokens))
-        hidden = _ACTIVATIONS[self.activation](nn.Dense(self.hidden, name="fc1")(norm(name="norm2")(tokens)))
-        return tokens + nn.Dense(tokens.shape[-1], name="fc2")(hidden)
+        tokens = tokens + Attention(self.heads, self.causal, self.dtype, name="attention")(norm(name="norm1")(tokens))
+        dense = partial(nn.Dense, dtype=self.dtype)
+        hidden = _ACTIVATIONS[self.activation](dense(self.hidden, name="fc1")(norm(name="norm2")(tokens)))
+        return tokens + dense(tokens.shape[-1], name="fc2")(hidden)
 
 
 class VisionTower(nn.Module):
     """Images in [0, 1] -> projected embeddings, not normalised.
 
     Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
-    align_corners=False does), then standardised with `mean` and `std`.
+    align_corners=False does), then standardised with `mean` and `std`. Parameters and embeddings are float32 whatever
+    `dtype` the blocks' matrix products run in.
     """
 
     image_size: int
@@ -85,6 +95,7 @@ class VisionTower(nn.Module):
     embedding: int
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
@@ -96,19 +107,20 @@ class VisionTower(nn.Module):
         kernel = self.param("patch_embedding", nn.initializers.normal(0.02), (patch, patch, 3, self.width))
         images = images[:, : side * patch, : side * patch].reshape(batch, side, patch, side, patch, 3)
         patches = images.transpose(0, 1, 3, 2, 4, 5).reshape(batch, side * side, -1)
-        tokens = patches @ kernel.reshape(-1, self.width)
+        tokens = (patches.astype(self.dtype) @ kernel.reshape(-1, self.width).astype(self.dtype)).astype(jnp.float32)
         first = self.param("class_embedding", nn.initializers.normal(self.width**-0.5), (self.width,))
         tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
         tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens)
         for i in range(self.layers):
-            tokens = Block(self.heads, self.hidden, self.activation, self.epsilon, False, name=f"block_{i}")(tokens)
+            block = Block(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype, name=f"block_{i}")
+            tokens = block(tokens)
         pooled = nn.LayerNorm(self.epsilon, name="post_norm")(tokens[:, 0])
         return nn.Dense(self.embedding, use_bias=False, name="projection")(pooled)
 
 
 class TextTower(nn.Module):
-    """Token ids -> projected embeddings, not normalised, pooled at the end-of-text token."""
+    """Token ids -> projected embeddings, not normalised, pooled at the end-of-text token; `dtype` as in VisionTower."""
 
     vocabulary: int
     length: int
@@ -120,6 +132,7 @@ class TextTower(nn.Module):
     epsilon: float
     embedding: int
     end_of_text: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b n"]) -> Float[Array, "b d"]:
@@ -128,7 +141,8 @@ class TextTower(nn.Module):
         positions = self.param("position_embedding", normal, (self.length, self.width))
         tokens = words[ids] + positions[: ids.shape[1]]
         for i in range(self.layers):
-            tokens = Block(self.heads, self.hidden, self.activation, self.epsilon, True, name=f"block_{i}")(tokens)
+            block = Block(self.heads, self.hidden, self.activation, self.epsilon, True, self.dtype, name=f"block_{i}")
+            tokens = block(tokens)
         tokens = nn.LayerNorm(self.epsilon, name="final_norm")(tokens)
         # Early configs say 2 where they mean the end-of-text token, which has the largest id of those vocabularies.
         last = jnp.argmax(ids if self.end_of_text == 2 else ids == self.end_of_text, axis=1)
@@ -137,7 +151,11 @@ class TextTower(nn.Module):
 
 
 def towers(
-    config: CLIPConfig, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+    config: CLIPConfig,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    *,
+    dtype: DTypeLike = jnp.float32,
 ) -> tuple[VisionTower, TextTower]:
     """The two modules that a transformers CLIPConfig describes. Raises UserError for what they cannot express."""
     vision, text = config.vision_config, config.text_config
@@ -156,6 +174,7 @@ def towers(
             embedding=config.projection_dim,
             mean=tuple(mean),
             std=tuple(std),
+            dtype=dtype,
         ),
         TextTower(
             vocabulary=text.vocab_size,
@@ -163,6 +182,7 @@ def towers(
             **_transformer(text),
             embedding=config.projection_dim,
             end_of_text=text.eos_token_id,
+            dtype=dtype,
         ),
     )
 
@@ -216,30 +236,27 @@ class Clip:
     tokenizer: CLIPTokenizer
 
     @classmethod
-    def load(cls, name_or_path: str | Path | None = None) -> "Clip":
-        """The compact CLIP (None), or the one in a Hugging Face style folder or under a hub id.
+    def load(cls, name_or_path: str | Path | None = None, *, dtype: DTypeLike = jnp.float32) -> "Clip":
+        """The compact CLIP (None), or the one in a folder or under a hub id, in Hugging Face's or open_clip's format.
 
-        A folder holds config.json, model.safetensors (float16 or float32, in one file or sharded with an index; else
-        pytorch_model.bin, for which torch must be installed) and the tokenizer's files; preprocessor_config.json may
-        give image_mean and image_std.
+        A folder holds config.json, model.safetensors (in one file or sharded with an index; else pytorch_model.bin,
+        for which torch must be installed) and the tokenizer's files; preprocessor_config.json may give image_mean and
+        image_std. Or it holds open_clip_config.json and open_clip_model.safetensors, and the tokenizer's files. With
+        dtype bfloat16 both towers compute in it; parameters and embeddings are float32 all the same.
 
         Raises:
           UserError: a file is missing or unreadable, a hub id cannot be fetched, or a tensor is left over or missing.
         """
-        folder = _locate(name_or_path)
-        config = _read(folder, "config.json", lambda path: CLIPConfig.from_pretrained(path.parent))
-        preprocessing = {}
-        if (folder / "preprocessor_config.json").is_file():
-            preprocessing = _read(folder, "preprocessor_config.json", lambda path: json.loads(path.read_text()))
-        mean, std = preprocessing.get("image_mean", MEAN), preprocessing.get("image_std", STD)
-        vision, text = towers(config, [float(value) for value in mean], [float(value) for value in std])
+        if name_or_path is None and not (COMPACT / "config.json").is_file():
+            raise UserError(f"{COMPACT} has no CLIP; make one with `langfuse-jax train-clip` or give --clip")
+        files = read_clip(COMPACT if name_or_path is None else locate(name_or_path))
+        vision, text = towers(files.config, files.mean or MEAN, files.std or STD, dtype=dtype)
         shapes = jax.eval_shape(partial(init_params, vision, text), jax.random.key(0))
-        tensors, origin = _tensors(folder)
-        params = jax.tree.map(jnp.asarray, params_from_tensors(tensors, shapes, origin=str(origin)))
-        file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json"
-        tokenizer = _read(folder, file, lambda path: CLIPTokenizer.from_pretrained(path.parent))
+        params = params_from_tensors(files.tensors, shapes, origin=str(files.origin))
         name = "compact" if name_or_path is None else str(name_or_path)
-        return cls(name=name, vision=vision, text=text, params=params, tokenizer=tokenizer)
+        return cls(
+            name=name, vision=vision, text=text, params=jax.tree.map(jnp.asarray, params), tokenizer=files.tokenizer
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -251,82 +268,29 @@ class Clip:
         return digest.hexdigest()[:12]
 
     def encode_text(self, texts: Sequence[str]) -> Float[Array, "n d"]:
-        """Projected text embeddings, not normalised. Raises UserError for a text longer than the tower reads."""
-        tokens = [self.tokenizer(text)["input_ids"] for text in texts]
-        for text, ids in zip(texts, tokens, strict=True):
-            if len(ids) > self.text.length:
-                raise UserError(f"{text!r} is {len(ids)} tokens long; this CLIP reads {self.text.length}: shorten it")
+        """Projected text embeddings, not normalised.
+
+        A text longer than the tower reads (77 tokens with OpenAI's) is cut as CLIP does, its end-of-text token kept;
+        a CutPrompt warning shows what is left.
+        """
+        tokens = [self._tokens(text) for text in texts]
         # Padding after the end of the text is invisible to a causal tower pooled there.
         padded = [ids + [self.tokenizer.eos_token_id] * (self.text.length - len(ids)) for ids in tokens]
         return _apply(self.text, self.params["text"], np.asarray(padded, np.int32))
 
+    def _tokens(self, text):
+        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) <= self.text.length:
+            return ids
+        kept = [*ids[: self.text.length - 1], ids[-1]]
+        words = self.tokenizer.decode(kept, skip_special_tokens=True)
+        warnings.warn(
+            f"a prompt of {len(ids)} tokens is cut to the {self.text.length} that this CLIP reads: {words!r}",
+            CutPrompt,
+            stacklevel=2,
+        )
+        return kept
+
     def encode_image(self, images: Float[Array, "b h w 3"] | Float[np.ndarray, "b h w 3"]) -> Float[Array, "b d"]:
         """Projected image embeddings, not normalised, of images in [0, 1] of any size."""
         return _apply(self.vision, self.params["vision"], jnp.asarray(images))
-
-
-def _locate(name_or_path):
-    """The folder of a CLIP, fetched from the hub when it is a hub id."""
-    if name_or_path is None:
-        if not (COMPACT / "config.json").is_file():
-            raise UserError(f"{COMPACT} has no CLIP; make one with `langfuse-jax train-clip` or give --clip")
-        return COMPACT
-    name = str(name_or_path)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.parent.is_dir():
-        raise UserError(f"{name}: no such folder; give a folder with config.json and model.safetensors, or a hub id")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", "merges.txt", "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):  # as OpenAI's own repository of ViT-B/32
-            snapshot_download(name, allow_patterns=["pytorch_model.bin"])
-        return folder
-    except Exception as error:  # offline, unknown id, no permission: the hub raises a dozen types for these
-        raise UserError(
-            f"{name}: not in the local cache and not fetched from the Hugging Face hub ({type(error).__name__}); "
-            f"download config.json, model.safetensors, vocab.json, merges.txt and preprocessor_config.json from "
-            f"https://huggingface.co/{name} and give that folder instead"
-        ) from error
-
-
-def _read(folder, file, read):
-    path = folder / file
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a CLIP folder needs it")
-    try:
-        return read(path)
-    except UserError:
-        raise
-    except Exception as error:  # readers of three libraries, each with exceptions of its own
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); download it again") from error
-
-
-def _load_torch(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path}: is read by torch; install langfuse-jax[torch], or save the model as model.safetensors"
-        ) from error
-    # weights_only: a pickle from somewhere else must not run.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.numpy() for name, tensor in state.items()}
-
-
-def _tensors(folder):
-    """All tensors of a folder by name, and the file they are listed in."""
-    from safetensors.numpy import load_file
-
-    index, older = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
-    if older.is_file() and not any(folder.glob("*.safetensors")):
-        return _read(folder, older.name, _load_torch), older
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return _read(folder, "model.safetensors", load_file), folder / "model.safetensors"
-    shards = _read(folder, index.name, lambda path: sorted(set(json.loads(path.read_text())["weight_map"].values())))
-    tensors = {}
-    for shard in shards:
-        tensors |= _read(folder, shard, load_file)
-    return tensors, index

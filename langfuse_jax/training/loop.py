@@ -50,7 +50,10 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
     workdir = Path(workdir)
     if config.crop < 32:
         raise UserError(f"config.crop: {config.crop} is too small; the fusion network needs 32 pixels per side")
+    if config.clip_dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.clip_dtype: {config.clip_dtype!r} is unknown; use 'float32' or 'bfloat16'")
     clip = Clip.load(config.clip or None)
+    vision = clip.vision.clone(dtype=config.clip_dtype)
     texts = _texts(config, clip)
     frozen = Frozen(
         clip=clip.params["vision"],
@@ -81,7 +84,7 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
     manager = checkpoints.open_checkpoints(workdir)
     state = checkpoints.restore(manager, state, iterator)
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
-    train_step = jax.jit(make_train_step(net, clip.vision, optimizer, _recipe(config)))
+    train_step = jax.jit(make_train_step(net, vision, optimizer, _recipe(config)))
 
     start = int(state.step)
     with TrainingLog(workdir / "metrics.jsonl", start, total_steps) as log:
