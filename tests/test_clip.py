@@ -2,16 +2,17 @@
 
 import json
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 from transformers import CLIPConfig
 
-from langfuse_jax import Clip, UserError
+from langfuse_jax import Clip, CutPrompt, UserError
+from langfuse_jax.cli import main
 from langfuse_jax.convert.clip import tensors_from_params
 from langfuse_jax.models.clip import MEAN, STD, init_params, towers
 from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
@@ -83,8 +84,6 @@ def test_any_text_is_read_and_known_words_are_whole(folder):
     clip = Clip.load(folder)
     assert len(clip.tokenizer("visible infrared")["input_ids"]) == 4
     assert np.isfinite(clip.encode_text(["", "naïve 雪 🙂", "zq-7!"])).all()
-    with pytest.raises(UserError, match="shorten"):
-        clip.encode_text(["zq " * 30])
 
 
 def test_fingerprint_follows_the_weights(folder, own):
@@ -178,56 +177,136 @@ def test_resizing_does_not_antialias(folder):
     np.testing.assert_allclose(small, clip.encode_image(sparse), atol=1e-5)
 
 
-def _parity(config, tmp_path, size):
-    torch = pytest.importorskip("torch")
-    from transformers import CLIPModel
-
-    torch.manual_seed(0)
-    theirs = CLIPModel(config).eval()
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            if parameter.ndim == 1:  # biases start at 0 and scales at 1: a mix-up would not show
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            assert parameter.dtype == torch.float32, name
-    theirs.save_pretrained(tmp_path)
-    tokenizer = make_tokenizer(WORDS)
-    save_tokenizer(tokenizer, tmp_path)
-    clip = Clip.load(tmp_path)
-    rng = np.random.default_rng(0)
-    images = rng.random((2, *size, 3), np.float32)
-    text = config.text_config
-    end = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
-    ids = rng.integers(3, text.vocab_size - 2, (3, 16)).astype(np.int32)
-    for row, length in enumerate((4, 9, 15)):
-        ids[row, length:] = end
-    side = config.vision_config.image_size
-    with torch.no_grad():
-        pixels = torch.nn.functional.interpolate(
-            torch.tensor(images).permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=False
-        )
-        pixels = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-        image = theirs.visual_projection(theirs.vision_model(pixels).pooler_output).numpy()
-        sentence = theirs.text_projection(theirs.text_model(torch.tensor(ids)).pooler_output).numpy()
-    apply = jax.jit(lambda params, ids: clip.text.apply({"params": params}, ids))
-    for ours, reference in ((clip.encode_image(images), image), (apply(clip.params["text"], ids), sentence)):
-        assert np.abs(ours - reference).max() < 2e-4 * np.abs(reference).max()
-    assert len(flatten_dict(clip.params)) == len(list(theirs.parameters()))
-    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    assert Clip.load(tmp_path).fingerprint == clip.fingerprint
+def _open_clip_tensors(tensors):
+    """Hugging Face's tensors under open_clip's names, written out by hand."""
+    renamed = {
+        "logit_scale": tensors["logit_scale"],
+        "visual.class_embedding": tensors["vision_model.embeddings.class_embedding"],
+        "visual.conv1.weight": tensors["vision_model.embeddings.patch_embedding.weight"],
+        "visual.positional_embedding": tensors["vision_model.embeddings.position_embedding.weight"],
+        "visual.proj": tensors["visual_projection.weight"].T,
+        "token_embedding.weight": tensors["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": tensors["text_model.embeddings.position_embedding.weight"],
+        "text_projection": tensors["text_projection.weight"].T,
+        "attn_mask": np.zeros((20, 20), np.float32),
+    }
+    for kind in ("weight", "bias"):
+        renamed[f"visual.ln_pre.{kind}"] = tensors[f"vision_model.pre_layrnorm.{kind}"]
+        renamed[f"visual.ln_post.{kind}"] = tensors[f"vision_model.post_layernorm.{kind}"]
+        renamed[f"ln_final.{kind}"] = tensors[f"text_model.final_layer_norm.{kind}"]
+        for tower, prefix in (("vision_model", "visual."), ("text_model", "")):
+            for n in range(2):
+                theirs, block = f"{prefix}transformer.resblocks.{n}", f"{tower}.encoder.layers.{n}"
+                attention = f"{block}.self_attn"
+                renamed[f"{theirs}.attn.in_proj_{kind}"] = np.concatenate(
+                    [tensors[f"{attention}.{part}_proj.{kind}"] for part in "qkv"]
+                )
+                renamed[f"{theirs}.attn.out_proj.{kind}"] = tensors[f"{attention}.out_proj.{kind}"]
+                for old, new in (
+                    ("layer_norm1", "ln_1"),
+                    ("layer_norm2", "ln_2"),
+                    ("mlp.fc1", "mlp.c_fc"),
+                    ("mlp.fc2", "mlp.c_proj"),
+                ):
+                    renamed[f"{theirs}.{new}.{kind}"] = tensors[f"{block}.{old}.{kind}"]
+    return {name: np.array(value, order="C") for name, value in renamed.items()}
 
 
-@pytest.mark.torch
+@pytest.fixture
+def open_clip(own):
+    """The tiny CLIP in open_clip's format."""
+    tensors = load_file(own / "model.safetensors")
+    for file in ("model.safetensors", "config.json"):
+        (own / file).unlink()
+    save_file(_open_clip_tensors(tensors), own / "open_clip_model.safetensors")
+    vision = {"image_size": 20, "layers": 2, "width": 24, "head_width": 8, "patch_size": 8, "mlp_ratio": 1.67}
+    text = {"context_length": 20, "vocab_size": None, "width": 16, "heads": 2, "layers": 2, "mlp_ratio": 2.0}
+    text["vocab_size"] = len(tensors["text_model.embeddings.token_embedding.weight"])
+    model = {"embed_dim": 12, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    (own / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {"std": [0.5] * 3}}))
+    return own
+
+
+def test_open_clip_naming(folder, open_clip):
+    theirs, ours = Clip.load(folder), Clip.load(open_clip)
+    assert ours.fingerprint == theirs.fingerprint
+    assert ours.vision.mean == MEAN and ours.vision.std == (0.5, 0.5, 0.5)
+    assert ours.vision.clone(std=STD, parent=None) == theirs.vision
+    np.testing.assert_array_equal(ours.encode_text(["a clear image"]), theirs.encode_text(["a clear image"]))
+    # Beside Hugging Face's description the tensors are the same too.
+    shutil.copy(folder / "config.json", open_clip)
+    (open_clip / "open_clip_config.json").unlink()
+    assert Clip.load(open_clip).fingerprint == theirs.fingerprint
+
+
 @pytest.mark.parametrize(
-    ("activation", "end_of_text", "size"), [("quick_gelu", 2, (31, 50)), ("gelu", 699, (20, 20)), ("gelu", 2, (9, 14))]
+    ("change", "named"),
+    [
+        (
+            lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="vit_base"),
+            "vision_cfg asks for timm_model_name",
+        ),
+        (lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="roberta"), "text_cfg asks for hf_model_name"),
+        (lambda c: c["model_cfg"]["text_cfg"].pop("width"), "describes no CLIP"),
+        (lambda c: c.pop("model_cfg"), "describes no CLIP"),
+        (lambda c: c["model_cfg"]["text_cfg"].update(width=8), "wrong shapes"),
+    ],
 )
-def test_equals_transformers(activation, end_of_text, size, tmp_path):
-    _parity(tiny_config(activation=activation, end_of_text=end_of_text), tmp_path, size)
+def test_open_clip_of_another_kind(open_clip, change, named):
+    config = json.loads((open_clip / "open_clip_config.json").read_text())
+    change(config)
+    (open_clip / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=named) as error:
+        Clip.load(open_clip)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.torch
-def test_equals_transformers_at_the_size_of_vit_b_32(tmp_path):
-    _parity(CLIPConfig(), tmp_path, (300, 260))
+def test_a_config_that_is_not_clip(own, tmp_path, capsys):
+    for text in ('{"model_type": "bert", "hidden_size": 8}', '{"hidden_size": 8}', "[1]"):
+        (own / "config.json").write_text(text)
+        out = tmp_path / "text.npz"
+        assert main(["embed", "--clip", str(own), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and str(own / "config.json") in error
+        assert not out.exists()
+
+
+def test_tensors_of_the_wrong_type(own):
+    tensors = load_file(own / "model.safetensors")
+    tensors["text_projection.weight"] = tensors["text_projection.weight"].astype(np.int8)
+    tensors["logit_scale"] = np.array(np.nan, np.float32)
+    save_file(tensors, own / "model.safetensors")
+    with pytest.raises(UserError, match=r"logit_scale has NaN or infinity, text_projection.weight is int8"):
+        Clip.load(own)
+
+
+def test_bfloat16_changes_little_and_keeps_float32(folder):
+    images = np.random.default_rng(0).random((3, 33, 47, 3), np.float32)
+    full, half = Clip.load(folder), Clip.load(folder, dtype=jnp.bfloat16)
+    assert full.fingerprint == half.fingerprint and half.params["text"]["token_embedding"].dtype == jnp.float32
+    for ours, exact in (
+        (half.encode_image(images), full.encode_image(images)),
+        (half.encode_text(["a clear image"]), full.encode_text(["a clear image"])),
+    ):
+        assert ours.dtype == jnp.float32 and np.abs(ours - exact).max() > 0
+        cosine = np.sum(ours * exact, -1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(exact, axis=-1)
+        assert cosine.min() > 0.999
+
+
+def test_a_long_prompt_is_cut_as_clip_does(folder, tmp_path, capsys):
+    """The tower reads 20 tokens: the start token, 18 of the words and the end token."""
+    clip = Clip.load(folder)
+    with pytest.warns(CutPrompt, match=f"27 tokens is cut to the 20 .*: '{'clear image ' * 8}clear image'"):
+        cut = clip.encode_text(["clear image " * 12 + "gray"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(cut, clip.encode_text(["clear image " * 9]), atol=1e-6)
+    out = tmp_path / "text.npz"
+    command = ["embed", "--clip", str(folder), "--visible", "a visible image", "--infrared", "an infrared image"]
+    assert main([*command, "--goal", "clear " * 19, "--goal", "gray " * 20, "--out", str(out)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("langfuse-jax: warning: a prompt of 2") for line in lines)
+    assert "'" + " ".join(["clear"] * 18) + "'" in lines[0] and "'" + " ".join(["gray"] * 18) + "'" in lines[1]
 
 
 def test_mean_and_std_of_the_folder_are_used(folder, own):

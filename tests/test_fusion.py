@@ -103,7 +103,7 @@ def test_conversion_names_what_does_not_fit():
     with pytest.raises(UserError) as error:
         fusion_from_torch(encoder, decoder)
     message = str(error.value)
-    assert "unused: encoder content_encoder1.model.99.weight" in message
-    assert "missing: decoder model_up.4.beta" in message
-    assert "of a wrong shape: decoder mlp.model.0.weight (16, 256)" in message
+    assert "unknown tensors: encoder.content_encoder1.model.99.weight;" in message
+    assert "missing tensors: decoder.model_up.4.beta (for decoder/up_norm_1/beta);" in message
+    assert "wrong shapes: decoder.mlp.model.0.weight is (16, 256), not (256, 16)" in message
     assert "\n" not in message

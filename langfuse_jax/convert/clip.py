@@ -89,4 +89,4 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], params: Mapping[str, 
 
 def tensors_from_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Hugging Face tensors of a parameter tree, in the dtype of its leaves."""
-    return to_source({path: np.asarray(leaf) for path, leaf in flatten_dict(params, sep="/").items()}, TABLE)
+    return to_source(flatten_dict(params, sep="/"), TABLE)

@@ -138,6 +138,7 @@ def _open_clip_config(path):
                 "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4.0)),
                 "hidden_act": activation,
                 "eos_token_id": 2,  # pooled at the largest id
+                "bos_token_id": None,
             },
         )
         return config, *_statistics(values.get("preprocess_cfg") or {}, "mean", "std")

@@ -68,7 +68,7 @@ def _read_torch(path):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file, pickle its own
         if "Weights only load failed" in str(error):
-            reason = "it holds other objects than tensors, which are not run"
+            reason = "damaged, or it holds other objects than tensors, which are not run"
             raise UserError(
                 f"{path}: not a torch state dict ({reason}); write it with torch.save(model.state_dict(), FILE)"
             ) from error

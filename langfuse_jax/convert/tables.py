@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from langfuse_jax.errors import UserError
 
@@ -47,7 +48,7 @@ class Rule(NamedTuple):
         parts = [tensor] if len(self.targets) == 1 else np.split(tensor, len(self.targets))
         return [self.transform.to_flax(part) for part in parts]
 
-    def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def join(self, arrays: Sequence[np.ndarray | Array]) -> np.ndarray:
         """The inverse of `split`."""
         parts = [self.transform.to_source(np.asarray(array)) for array in arrays]
         return np.array(parts[0] if len(parts) == 1 else np.concatenate(parts), order="C")
@@ -99,7 +100,7 @@ def to_flax(
         "unknown tensors": unknown,
         "missing tensors": missing,
         "wrong shapes": wrong,
-        "not floating-point numbers": bad,
+        "not finite floating-point numbers": bad,
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {_listed(names)}" for what, names in problems.items() if names)
@@ -107,7 +108,7 @@ def to_flax(
     return flat
 
 
-def to_source(flat: Mapping[str, np.ndarray], table: Sequence[Rule]) -> dict[str, np.ndarray]:
+def to_source(flat: Mapping[str, np.ndarray | Array], table: Sequence[Rule]) -> dict[str, np.ndarray]:
     """The inverse of `to_flax`: source names and layouts of flat Flax parameters. KeyError for an unknown path."""
     return {name: rule.join([flat[path] for path in paths]) for name, (rule, paths) in _sources(table, flat).items()}
 

@@ -1,0 +1,198 @@
+"""CLIP against transformers' torch CLIPModel, with random weights of the size and kind of the published ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from transformers import CLIPConfig
+
+from langfuse_jax import Clip
+from langfuse_jax.convert.clip import OPEN_CLIP_TABLE
+from langfuse_jax.convert.tables import to_flax, to_source
+from langfuse_jax.models.clip import MEAN, STD, Attention
+from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
+
+pytestmark = pytest.mark.torch
+
+
+def small_config(*, activation="quick_gelu", end_of_text=2, image_size=32, patch_size=16):
+    part = {"hidden_act": activation, "num_hidden_layers": 3, "projection_dim": 24}
+    return CLIPConfig(
+        projection_dim=24,
+        vision_config=dict(
+            part,
+            hidden_size=64,
+            intermediate_size=100,
+            num_attention_heads=4,
+            image_size=image_size,
+            patch_size=patch_size,
+        ),
+        text_config=dict(
+            part,
+            hidden_size=48,
+            intermediate_size=96,
+            num_attention_heads=3,
+            vocab_size=700,
+            max_position_embeddings=77,
+            bos_token_id=0,
+            eos_token_id=end_of_text,
+        ),
+    )
+
+
+def draw_model(config, seed=0):
+    """A torch CLIPModel whose every weight matters: attention that picks, biases and scales away from 0 and 1."""
+    import torch
+    from transformers import CLIPModel
+
+    torch.manual_seed(seed)
+    model = CLIPModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif parameter.ndim > 1:
+                # Tokens and positions of size 1; a layer's outputs of the size of its inputs, queries and keys larger.
+                table = "token_embedding" in name or "position_embedding" in name
+                gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
+                parameter.normal_(0, 1.0 if table else gain * parameter[0].numel() ** -0.5)
+    return model
+
+
+def token_ids(config, rows=3, length=77):
+    """Random ids that end at different places; after the end comes padding, which no model may see."""
+    rng = np.random.default_rng(0)
+    text = config.text_config
+    end = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
+    ids = rng.integers(3, text.vocab_size - 2, (rows, length)).astype(np.int32)
+    for row, last in zip(ids, (4, 30, length - 1), strict=True):
+        row[last] = end
+        row[last + 1 :] = 0 if text.eos_token_id != 2 else end
+    return ids
+
+
+def torch_features(model, images, ids, cotangent):
+    """Image and text features, and the gradient of sum(image features * cotangent) for the images."""
+    import torch
+
+    side = model.config.vision_config.image_size
+    pixels = torch.tensor(images, requires_grad=True)
+    resized = torch.nn.functional.interpolate(pixels.permute(0, 3, 1, 2), (side, side), mode="bilinear")
+    standard = (resized - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    image = model.visual_projection(model.vision_model(standard).pooler_output)
+    (image * torch.tensor(cotangent)).sum().backward()
+    with torch.no_grad():
+        text = model.text_projection(model.text_model(torch.tensor(ids)).pooler_output)
+    return image.detach().numpy(), text.numpy(), pixels.grad.numpy()
+
+
+def jax_features(clip, images, ids, cotangent):
+    def encode(params, images):
+        image = clip.vision.apply({"params": params}, images)
+        return jnp.sum(image * cotangent), image
+
+    gradient = jax.jit(jax.grad(encode, argnums=1, has_aux=True))
+    grad, image = gradient(clip.params["vision"], images)
+    text = jax.jit(lambda params, ids: clip.text.apply({"params": params}, ids))(clip.params["text"], ids)
+    return np.asarray(image), np.asarray(text), np.asarray(grad)
+
+
+def assert_parity(clip, model, size):
+    rng = np.random.default_rng(1)
+    images = rng.random((3, *size, 3), np.float32)
+    images[1] *= 0.3
+    ids = token_ids(model.config)
+    cotangent = rng.standard_normal((3, model.config.projection_dim)).astype(np.float32)
+    want, got = torch_features(model, images, ids, cotangent), jax_features(clip, images, ids, cotangent)
+    for ours, theirs in zip(got[:2], want[:2], strict=True):
+        scale = np.abs(theirs).max()
+        assert np.abs(ours - theirs).max() < 2e-4 * scale
+        # The inputs make a difference that is far above that error.
+        assert np.abs(theirs - theirs.mean(0)).max() > 0.05 * scale
+    error = np.linalg.norm(got[2] - want[2]) / np.linalg.norm(want[2])
+    assert np.linalg.norm(want[2]) > 1e-3 and error < 1e-3
+    return images, ids, got
+
+
+@pytest.fixture(scope="module")
+def vit_b_32(tmp_path_factory):
+    """A folder in Hugging Face format with a model of the size of OpenAI's ViT-B/32, and the torch model itself."""
+    config = CLIPConfig()
+    assert (config.vision_config.patch_size, config.vision_config.hidden_size, config.projection_dim) == (32, 768, 512)
+    folder = tmp_path_factory.mktemp("vit_b_32")
+    model = draw_model(config)
+    model.save_pretrained(folder)
+    save_tokenizer(make_tokenizer(["a"]), folder)
+    return folder, model
+
+
+def test_vit_b_32(vit_b_32):
+    folder, model = vit_b_32
+    clip = Clip.load(folder)
+    assert sum(leaf.size for leaf in jax.tree.leaves(clip.params)) == 151_277_313
+    assert_parity(clip, model, (300, 260))
+
+
+def test_vit_b_32_in_bfloat16(vit_b_32):
+    folder, model = vit_b_32
+    images = np.random.default_rng(1).random((4, 224, 224, 3), np.float32)
+    ids, cotangent = token_ids(model.config), np.ones((4, 512), np.float32)
+    full = jax_features(Clip.load(folder), images, ids, cotangent)
+    clip = Clip.load(folder, dtype=jnp.bfloat16)
+    half = jax_features(clip, images, ids, cotangent)
+    assert {leaf.dtype for leaf in jax.tree.leaves(clip.params)} == {jnp.float32.dtype}
+    for ours, exact in zip(half[:2], full[:2], strict=True):
+        assert ours.dtype == np.float32 and np.abs(ours - exact).max() > 1e-5 * np.abs(exact).max()
+        cosine = np.sum(ours * exact, -1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(exact, axis=-1)
+        assert cosine.min() >= 0.999
+    cosine = np.sum(half[2] * full[2]) / np.linalg.norm(half[2]) / np.linalg.norm(full[2])
+    assert cosine > 0.98
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("end_of_text", [2, 698])
+@pytest.mark.parametrize(("image_size", "patch_size"), [(224, 32), (224, 16), (336, 14)])
+def test_kinds_of_clip(activation, end_of_text, image_size, patch_size, tmp_path):
+    config = small_config(activation=activation, end_of_text=end_of_text, image_size=image_size, patch_size=patch_size)
+    model = draw_model(config)
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    save_tokenizer(make_tokenizer(["a"]), tmp_path)
+    assert_parity(Clip.load(tmp_path), model, (image_size, image_size - 40))
+
+
+def test_half_precision_files(tmp_path):
+    """float16 and bfloat16 files are read as what they hold."""
+    import torch
+
+    save_tokenizer(make_tokenizer(["a"]), tmp_path)
+    for dtype in (torch.float16, torch.bfloat16):
+        model = draw_model(small_config()).to(dtype)
+        model.save_pretrained(tmp_path)
+        assert_parity(Clip.load(tmp_path), model.to(torch.float32), (40, 40))
+        torch.save(model.to(dtype).state_dict(), tmp_path / "pytorch_model.bin")
+        one = Clip.load(tmp_path).fingerprint
+        (tmp_path / "model.safetensors").unlink()
+        assert Clip.load(tmp_path).fingerprint == one
+
+
+def test_fused_attention_weights_are_split_as_torch_reads_them():
+    """open_clip's attention is torch's own, whose in_proj_weight holds query, key and value one after another."""
+    import torch
+
+    torch.manual_seed(0)
+    theirs = torch.nn.MultiheadAttention(24, 3, batch_first=True)
+    torch.nn.init.normal_(theirs.in_proj_bias)
+    tokens = torch.randn(2, 5, 24)
+    want = theirs(tokens, tokens, tokens, need_weights=False)[0].detach().numpy()
+    name = "transformer.resblocks.0.attn"
+    tensors = {f"{name}.{key}": value.numpy() for key, value in theirs.state_dict().items()}
+    attention = Attention(3, False, jnp.float32)
+    tree = flatten_dict(jax.eval_shape(attention.init, jax.random.key(0), jnp.zeros((2, 5, 24)))["params"], sep="/")
+    prefix = "text/block_0/attention/"
+    shapes = {prefix + path: leaf.shape for path, leaf in tree.items()}
+    flat = to_flax(tensors, OPEN_CLIP_TABLE, shapes, origin="test")
+    params = unflatten_dict({path.removeprefix(prefix): value for path, value in flat.items()}, sep="/")
+    np.testing.assert_allclose(attention.apply({"params": params}, jnp.asarray(tokens.numpy())), want, atol=1e-5)
+    assert all((to_source(flat, OPEN_CLIP_TABLE)[key] == value).all() for key, value in tensors.items())

@@ -1,0 +1,138 @@
+"""VGG19's features against torch, and its weights under the names of torchvision and timm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from langfuse_jax import UserError
+from langfuse_jax.cli import main
+from langfuse_jax.convert.vgg import load_vgg19
+from langfuse_jax.models.vgg import VGG19
+
+# torchvision's configuration E: channels of the convolutions, "M" a pooling.
+LAYOUT = [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"]
+HEADS = {
+    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
+    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+    "none": (),
+}
+
+
+def draw_vgg19(naming="none", seed=0):
+    """Random tensors of the whole network up to conv4_4 (the layers after that, which nothing reads, in miniature)."""
+    rng = np.random.default_rng(seed)
+    tensors, place, channels = {}, 0, 3
+    for step in LAYOUT:
+        if step == "M":
+            place += 1
+            continue
+        shape = (step, channels, 3, 3) if place <= 25 else (1, 1, 3, 3)
+        tensors[f"features.{place}.weight"] = rng.normal(0, (2 / (9 * channels)) ** 0.5, shape).astype(np.float32)
+        tensors[f"features.{place}.bias"] = rng.normal(0, 0.05, shape[:1]).astype(np.float32)
+        place, channels = place + 2, step
+    for layer in HEADS[naming]:
+        tensors |= {f"{layer}.weight": np.zeros((2, 2), np.float32), f"{layer}.bias": np.zeros(2, np.float32)}
+    return tensors
+
+
+@pytest.mark.parametrize("naming", HEADS)
+def test_conversion_keeps_what_the_loss_reads(naming, tmp_path, capsys):
+    tensors = draw_vgg19(naming)
+    save_file(tensors, tmp_path / "all.safetensors")
+    out = tmp_path / "new" / "vgg19.safetensors"
+    assert main(["convert", "vgg19", "--weights", str(tmp_path / "all.safetensors"), "--out", str(out)]) == 0
+    assert f"--config.vgg={out}" in capsys.readouterr().out
+    kept = load_file(out)
+    assert sorted({int(name.split(".")[1]) for name in kept}) == [0, 2, 5, 7, 10, 12, 14, 16, 19, 21]
+    assert all(np.array_equal(kept[name], tensors[name]) for name in kept)
+    again, whole = load_vgg19(out), load_vgg19(tmp_path / "all.safetensors")
+    assert jax.tree.all(jax.tree.map(np.array_equal, again, whole))
+    assert np.array_equal(again["conv4_2"]["kernel"][2, 1, 7, 9], tensors["features.21.weight"][9, 7, 2, 1])
+
+
+def test_features_worked_by_hand():
+    """Where every kernel copies its first channel, features are the poolings of the image; black stays black."""
+    params = jax.tree.map(jnp.zeros_like, VGG19().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"])
+    for layer in params.values():
+        layer["kernel"] = layer["kernel"].at[1, 1, 0, 0].set(1.0)
+    image = np.random.default_rng(0).uniform(size=(2, 17, 24, 1)).astype(np.float32)
+    features = jax.jit(VGG19().apply)({"params": params}, image)
+    assert [f.shape for f in features] == [(2, 8, 12, 128), (2, 4, 6, 256), (2, 2, 3, 512)]
+    for feature, size in zip(features, (2, 4, 8), strict=True):
+        h, w = feature.shape[1:3]
+        pooled = image[:, : h * size, : w * size, 0].reshape(2, h, size, w, size).max((2, 4))
+        np.testing.assert_allclose(feature[..., 0], pooled, rtol=1e-6)
+        assert not feature[..., 1:].any()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda t: t.pop("features.5.bias"), r"missing tensors: features.5.bias \(for conv2_1/bias\)"),
+        (lambda t: t.update({"features.1.running_mean": t["features.0.bias"]}), "unknown tensors: features.1.running"),
+        (
+            lambda t: t.update({"features.2.weight": np.zeros((64, 64, 5, 5), np.float32)}),
+            r"wrong shapes: features.2.weight is \(64, 64, 5, 5\), not \(64, 64, 3, 3\)",
+        ),
+        (
+            lambda t: t.update({"features.2.weight": np.zeros((64, 64, 3, 3), np.int8)}),
+            "not finite floating-point numbers: features.2.weight is int8",
+        ),
+    ],
+)
+def test_other_weights_are_refused(damage, named, tmp_path, capsys):
+    tensors = draw_vgg19()
+    damage(tensors)
+    save_file(tensors, tmp_path / "other.safetensors")
+    out = tmp_path / "vgg19.safetensors"
+    with pytest.raises(UserError, match=named):
+        load_vgg19(tmp_path / "other.safetensors")
+    assert main(["convert", "vgg19", "--weights", str(tmp_path / "other.safetensors"), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(tmp_path / "other.safetensors") in error
+    assert not out.exists()
+
+
+def test_bad_files(tmp_path, capsys):
+    whole = tmp_path / "whole.safetensors"
+    save_file(draw_vgg19(), whole)
+    (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-100])
+    before = sorted(tmp_path.iterdir())
+    for weights, out in (
+        ("none.safetensors", "vgg19.safetensors"),
+        ("cut.safetensors", "vgg19.safetensors"),
+        ("whole.safetensors", "vgg19.pth"),
+    ):
+        assert main(["convert", "vgg19", "--weights", str(tmp_path / weights), "--out", str(tmp_path / out)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and (out if out.endswith(".pth") else weights) in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equals_torch(channels, tmp_path):
+    import torch
+    from torch import nn
+
+    layers, before = [], 3
+    for step in LAYOUT[:13]:  # to conv4_4
+        layers += [nn.MaxPool2d(2)] if step == "M" else [nn.Conv2d(before, step, 3, padding=1), nn.ReLU()]
+        before = before if step == "M" else step
+    theirs = nn.Sequential(*layers)
+    tensors = {name: torch.tensor(value) for name, value in draw_vgg19("torchvision").items()}
+    theirs.load_state_dict({name: tensors[f"features.{name}"] for name in theirs.state_dict()})
+    torch.save(tensors, tmp_path / "vgg19-dcbb9e9d.pth", _use_new_zipfile_serialization=False)  # as torchvision's is
+    params = load_vgg19(tmp_path / "vgg19-dcbb9e9d.pth")
+    images = np.random.default_rng(0).random((2, 75, 91, channels), np.float32)
+    x, want = torch.tensor(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1), {}
+    with torch.no_grad():
+        for place, layer in enumerate(theirs):
+            x = layer(x)
+            want[place] = x.permute(0, 2, 3, 1).numpy()
+    got = jax.jit(VGG19().apply)({"params": params}, images)
+    for feature, place in zip(got, (6, 11, 22), strict=True):  # the ReLU after conv2_1, conv3_1, conv4_2
+        assert want[place].max() > 1
+        np.testing.assert_allclose(feature, want[place], atol=1e-4)
