@@ -43,3 +43,11 @@ def shared():
 def data_folder():
     """The tests' own numbers."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def torch_models():
+    """The module of independent models in torch, which only tests marked `torch` may need."""
+    import torch_models
+
+    return torch_models

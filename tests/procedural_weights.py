@@ -1,4 +1,4 @@
-"""Weights for the published fusion network drawn from a seed, as torch-style state dicts of numpy arrays.
+"""Weights drawn from a seed, as torch-style state dicts of numpy arrays: the published fusion network and VGG19.
 
 The reference outputs in tests/data/fusion_reference.npz were computed with the pair drawn from seed 2024.
 """
@@ -10,6 +10,14 @@ import numpy as np
 
 SHAPES = json.loads((Path(__file__).parent / "data" / "fusion_state_shapes.json").read_text())
 TRANSPOSED = ("model_up.0.", "model_up.3.", "model_up.6.")
+
+# torchvision's configuration E: channels of the convolutions, "M" a pooling.
+VGG19_LAYOUT = [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"]
+VGG19_HEADS = {
+    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
+    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+    "none": (),
+}
 
 
 def encoder_decoder(seed):
@@ -41,3 +49,20 @@ def _tensor(name, shape, rng):
     # A stride-2 transposed kernel reaches each output with a quarter of its taps.
     fan_in = shape[0] * shape[2] * shape[3] / 4 if name.startswith(TRANSPOSED) else np.prod(shape[1:])
     return rng.normal(0, 1, shape) / np.sqrt(fan_in)
+
+
+def vgg19(naming="none", seed=0):
+    """Random tensors of the whole network up to conv4_4 (the layers after that, which nothing reads, in miniature)."""
+    rng = np.random.default_rng(seed)
+    tensors, place, channels = {}, 0, 3
+    for step in VGG19_LAYOUT:
+        if step == "M":
+            place += 1
+            continue
+        shape = (step, channels, 3, 3) if place <= 25 else (1, 1, 3, 3)
+        tensors[f"features.{place}.weight"] = rng.normal(0, (2 / (9 * channels)) ** 0.5, shape).astype(np.float32)
+        tensors[f"features.{place}.bias"] = rng.normal(0, 0.05, shape[:1]).astype(np.float32)
+        place, channels = place + 2, step
+    for layer in VGG19_HEADS[naming]:
+        tensors |= {f"{layer}.weight": np.zeros((2, 2), np.float32), f"{layer}.bias": np.zeros(2, np.float32)}
+    return tensors

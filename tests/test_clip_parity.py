@@ -16,50 +16,6 @@ from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
 pytestmark = pytest.mark.torch
 
 
-def small_config(*, activation="quick_gelu", end_of_text=2, image_size=32, patch_size=16):
-    part = {"hidden_act": activation, "num_hidden_layers": 3, "projection_dim": 24}
-    return CLIPConfig(
-        projection_dim=24,
-        vision_config=dict(
-            part,
-            hidden_size=64,
-            intermediate_size=100,
-            num_attention_heads=4,
-            image_size=image_size,
-            patch_size=patch_size,
-        ),
-        text_config=dict(
-            part,
-            hidden_size=48,
-            intermediate_size=96,
-            num_attention_heads=3,
-            vocab_size=700,
-            max_position_embeddings=77,
-            bos_token_id=0,
-            eos_token_id=end_of_text,
-        ),
-    )
-
-
-def draw_model(config, seed=0):
-    """A torch CLIPModel whose every weight matters: attention that picks, biases and scales away from 0 and 1."""
-    import torch
-    from transformers import CLIPModel
-
-    torch.manual_seed(seed)
-    model = CLIPModel(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            elif parameter.ndim > 1:
-                # Tokens and positions of size 1; a layer's outputs of the size of its inputs, queries and keys larger.
-                table = "token_embedding" in name or "position_embedding" in name
-                gain = 2.0 if "q_proj" in name or "k_proj" in name else 1.0
-                parameter.normal_(0, 1.0 if table else gain * parameter[0].numel() ** -0.5)
-    return model
-
-
 def token_ids(config, rows=3, length=77):
     """Random ids that end at different places; after the end comes padding, which no model may see."""
     rng = np.random.default_rng(0)
@@ -116,12 +72,12 @@ def assert_parity(clip, model, size):
 
 
 @pytest.fixture(scope="module")
-def vit_b_32(tmp_path_factory):
+def vit_b_32(tmp_path_factory, torch_models):
     """A folder in Hugging Face format with a model of the size of OpenAI's ViT-B/32, and the torch model itself."""
     config = CLIPConfig()
     assert (config.vision_config.patch_size, config.vision_config.hidden_size, config.projection_dim) == (32, 768, 512)
     folder = tmp_path_factory.mktemp("vit_b_32")
-    model = draw_model(config)
+    model = torch_models.draw_clip(config)
     model.save_pretrained(folder)
     save_tokenizer(make_tokenizer(["a"]), folder)
     return folder, model
@@ -153,22 +109,24 @@ def test_vit_b_32_in_bfloat16(vit_b_32):
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize("end_of_text", [2, 698])
 @pytest.mark.parametrize(("image_size", "patch_size"), [(224, 32), (224, 16), (336, 14)])
-def test_kinds_of_clip(activation, end_of_text, image_size, patch_size, tmp_path):
-    config = small_config(activation=activation, end_of_text=end_of_text, image_size=image_size, patch_size=patch_size)
-    model = draw_model(config)
+def test_kinds_of_clip(activation, end_of_text, image_size, patch_size, tmp_path, torch_models):
+    config = torch_models.small_clip_config(
+        activation=activation, end_of_text=end_of_text, image_size=image_size, patch_size=patch_size
+    )
+    model = torch_models.draw_clip(config)
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert (tmp_path / "model.safetensors.index.json").is_file()
     save_tokenizer(make_tokenizer(["a"]), tmp_path)
     assert_parity(Clip.load(tmp_path), model, (image_size, image_size - 40))
 
 
-def test_half_precision_files(tmp_path):
+def test_half_precision_files(tmp_path, torch_models):
     """float16 and bfloat16 files are read as what they hold."""
     import torch
 
     save_tokenizer(make_tokenizer(["a"]), tmp_path)
     for dtype in (torch.float16, torch.bfloat16):
-        model = draw_model(small_config()).to(dtype)
+        model = torch_models.draw_clip(torch_models.small_clip_config()).to(dtype)
         model.save_pretrained(tmp_path)
         assert_parity(Clip.load(tmp_path), model.to(torch.float32), (40, 40))
         torch.save(model.to(dtype).state_dict(), tmp_path / "pytorch_model.bin")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import procedural_weights
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -11,35 +12,10 @@ from langfuse_jax.cli import main
 from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.models.vgg import VGG19
 
-# torchvision's configuration E: channels of the convolutions, "M" a pooling.
-LAYOUT = [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"]
-HEADS = {
-    "torchvision": ("classifier.0", "classifier.3", "classifier.6"),
-    "timm": ("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
-    "none": (),
-}
 
-
-def draw_vgg19(naming="none", seed=0):
-    """Random tensors of the whole network up to conv4_4 (the layers after that, which nothing reads, in miniature)."""
-    rng = np.random.default_rng(seed)
-    tensors, place, channels = {}, 0, 3
-    for step in LAYOUT:
-        if step == "M":
-            place += 1
-            continue
-        shape = (step, channels, 3, 3) if place <= 25 else (1, 1, 3, 3)
-        tensors[f"features.{place}.weight"] = rng.normal(0, (2 / (9 * channels)) ** 0.5, shape).astype(np.float32)
-        tensors[f"features.{place}.bias"] = rng.normal(0, 0.05, shape[:1]).astype(np.float32)
-        place, channels = place + 2, step
-    for layer in HEADS[naming]:
-        tensors |= {f"{layer}.weight": np.zeros((2, 2), np.float32), f"{layer}.bias": np.zeros(2, np.float32)}
-    return tensors
-
-
-@pytest.mark.parametrize("naming", HEADS)
+@pytest.mark.parametrize("naming", procedural_weights.VGG19_HEADS)
 def test_conversion_keeps_what_the_loss_reads(naming, tmp_path, capsys):
-    tensors = draw_vgg19(naming)
+    tensors = procedural_weights.vgg19(naming)
     save_file(tensors, tmp_path / "all.safetensors")
     out = tmp_path / "new" / "vgg19.safetensors"
     assert main(["convert", "vgg19", "--weights", str(tmp_path / "all.safetensors"), "--out", str(out)]) == 0
@@ -83,7 +59,7 @@ def test_features_worked_by_hand():
     ],
 )
 def test_other_weights_are_refused(damage, named, tmp_path, capsys):
-    tensors = draw_vgg19()
+    tensors = procedural_weights.vgg19()
     damage(tensors)
     save_file(tensors, tmp_path / "other.safetensors")
     out = tmp_path / "vgg19.safetensors"
@@ -97,7 +73,7 @@ def test_other_weights_are_refused(damage, named, tmp_path, capsys):
 
 def test_bad_files(tmp_path, capsys):
     whole = tmp_path / "whole.safetensors"
-    save_file(draw_vgg19(), whole)
+    save_file(procedural_weights.vgg19(), whole)
     (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-100])
     before = sorted(tmp_path.iterdir())
     for weights, out in (
@@ -113,26 +89,15 @@ def test_bad_files(tmp_path, capsys):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("channels", [1, 3])
-def test_equals_torch(channels, tmp_path):
+def test_equals_torch(channels, tmp_path, torch_models):
     import torch
-    from torch import nn
 
-    layers, before = [], 3
-    for step in LAYOUT[:13]:  # to conv4_4
-        layers += [nn.MaxPool2d(2)] if step == "M" else [nn.Conv2d(before, step, 3, padding=1), nn.ReLU()]
-        before = before if step == "M" else step
-    theirs = nn.Sequential(*layers)
-    tensors = {name: torch.tensor(value) for name, value in draw_vgg19("torchvision").items()}
-    theirs.load_state_dict({name: tensors[f"features.{name}"] for name in theirs.state_dict()})
+    tensors = {name: torch.tensor(value) for name, value in procedural_weights.vgg19("torchvision").items()}
     torch.save(tensors, tmp_path / "vgg19-dcbb9e9d.pth", _use_new_zipfile_serialization=False)  # as torchvision's is
     params = load_vgg19(tmp_path / "vgg19-dcbb9e9d.pth")
     images = np.random.default_rng(0).random((2, 75, 91, channels), np.float32)
-    x, want = torch.tensor(images).permute(0, 3, 1, 2).expand(-1, 3, -1, -1), {}
-    with torch.no_grad():
-        for place, layer in enumerate(theirs):
-            x = layer(x)
-            want[place] = x.permute(0, 2, 3, 1).numpy()
+    want = torch_models.vgg19_features(tensors, torch.tensor(images).permute(0, 3, 1, 2))
     got = jax.jit(VGG19().apply)({"params": params}, images)
-    for feature, place in zip(got, (6, 11, 22), strict=True):  # the ReLU after conv2_1, conv3_1, conv4_2
-        assert want[place].max() > 1
-        np.testing.assert_allclose(feature, want[place], atol=1e-4)
+    for feature, reference in zip(got, want, strict=True):
+        assert reference.max() > 1
+        np.testing.assert_allclose(feature, reference.permute(0, 2, 3, 1), atol=1e-4)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from langfuse_jax.data.windows import augment_pairs, cut_patches, random_windows
+from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
 from langfuse_jax.losses import feature_bank, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
@@ -77,23 +77,46 @@ def fusion_loss(
     vision: VisionTower,
     recipe: Recipe,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The whole objective of a batch of crops: augmentation, fusion, patches, embeddings and the four terms.
+    """`objective` of a batch of crops after random augmentation, with random noise and patch windows.
 
     Args:
         params: of the fusion network; the only thing differentiated.
         batch: "visible" and "infrared" crops in [0, 1], (b, s, s, 1).
         key: drives augmentation, noise and patch windows.
-
-    Returns:
-        The total loss and its terms by name, with "selected": the share of patches that counted.
     """
     view_key, noise_key, window_key = jax.random.split(key, 3)
     visible, infrared = augment_pairs(view_key, batch["visible"], batch["infrared"])
     noise = recipe.noise * jax.random.normal(noise_key, (2, *visible.shape))
+    windows = random_windows(window_key, recipe.patches, visible.shape[1], fraction=recipe.patch_fraction)
+    return objective(params, visible, infrared, noise, windows, frozen, net=net, vision=vision, recipe=recipe)
+
+
+def objective(
+    params: PyTree,
+    visible: Float[Array, "b s s 1"],
+    infrared: Float[Array, "b s s 1"],
+    noise: Float[Array, "2 b s s 1"],
+    windows: Windows,
+    frozen: Frozen,
+    *,
+    net: FusionNet,
+    vision: VisionTower,
+    recipe: Recipe,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The published objective of given crops and patch windows: fusion, patches, embeddings and the four terms.
+
+    Args:
+        params: of the fusion network; the only thing differentiated.
+        visible, infrared: crops in [0, 1], which the losses see.
+        noise: what the network sees added to the two.
+        windows: patches of the fused image and its sources.
+
+    Returns:
+        The total loss and its terms by name, with "selected": the share of patches that counted.
+    """
     fused = net.apply(params, visible + noise[0], infrared + noise[1])
 
     size = vision.image_size
-    windows = random_windows(window_key, recipe.patches, visible.shape[1], fraction=recipe.patch_fraction)
     fused_patches = cut_patches(fused, windows, size)
     selected = informative(
         cut_patches(visible, windows, size), cut_patches(infrared, windows, size), threshold=recipe.entropy_threshold
