@@ -316,3 +316,15 @@ def test_mean_and_std_of_the_folder_are_used(folder, own):
     np.testing.assert_allclose(
         Clip.load(own).encode_image(standardised), Clip.load(folder).encode_image(image), atol=1e-5
     )
+
+
+def test_a_hub_id_in_the_cache_needs_no_network(folder, monkeypatch, tmp_path):
+    """The layout that huggingface_hub keeps: a branch that names a snapshot, and its files."""
+    repository = tmp_path / "models--someone--some-clip"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123abcd")
+    shutil.copytree(folder, repository / "snapshots" / "0123abcd")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    clip = Clip.load("someone/some-clip")
+    assert clip.name == "someone/some-clip" and clip.fingerprint == Clip.load(folder).fingerprint

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import procedural_weights
 import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
+from safetensors.numpy import save_file
 
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
 from langfuse_jax.cli import main
@@ -91,6 +93,26 @@ def test_resuming_repeats_the_training_exactly(trained):
     jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
     restarted = train(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
+
+
+def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):
+    """The same first step with VGG19's features: another perceptual term, the same other terms but for bfloat16."""
+    save_file(procedural_weights.vgg19("timm"), tmp_path / "all.safetensors")
+    vgg = tmp_path / "vgg19.safetensors"
+    assert main(["convert", "vgg19", "--weights", str(tmp_path / "all.safetensors"), "--out", str(vgg)]) == 0
+    overrides = _overrides(root, steps=1, vgg=vgg, clip_dtype="bfloat16", **{"sheet.every": 3, "data.validation": ""})
+    train(load_config(str(SMOKE), overrides), tmp_path / "w")
+    line = json.loads((tmp_path / "w" / "metrics.jsonl").read_text())
+    before = json.loads((trained[0] / "metrics.jsonl").read_text().splitlines()[0])
+    assert abs(line["perceptual"] / before["perceptual"] - 1) > 0.1
+    for name in ("whole", "similarity"):
+        assert line[name] == pytest.approx(before[name], rel=0.05) and line[name] != before[name]
+
+
+@pytest.mark.parametrize("name", ["float16", "half"])
+def test_unknown_clip_dtype(root, tmp_path, name):
+    with pytest.raises(UserError, match=f"config.clip_dtype: '{name}'"):
+        train(load_config(str(SMOKE), _overrides(root, clip_dtype=name)), tmp_path / "w")
 
 
 def test_text_of_another_clip_is_refused(root, tmp_path):
