@@ -30,7 +30,8 @@ def test_conversion_keeps_what_the_loss_reads(naming, tmp_path, capsys):
 
 def test_features_worked_by_hand():
     """Where every kernel copies its first channel, features are the poolings of the image; black stays black."""
-    params = jax.tree.map(jnp.zeros_like, VGG19().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"])
+    shapes = jax.eval_shape(VGG19().init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     for layer in params.values():
         layer["kernel"] = layer["kernel"].at[1, 1, 0, 0].set(1.0)
     image = np.random.default_rng(0).uniform(size=(2, 17, 24, 1)).astype(np.float32)

@@ -164,6 +164,8 @@ def towers(
             raise UserError(
                 f"config.json: hidden_act {part.hidden_act!r} is unknown; use one of {sorted(_ACTIVATIONS)}"
             )
+        if part.hidden_size % part.num_attention_heads:
+            raise UserError(f"config.json: width {part.hidden_size} does not go into {part.num_attention_heads} heads")
     if vision.num_channels != 3:
         raise UserError(f"config.json: num_channels is {vision.num_channels}; only images with 3 channels are encoded")
     return (
