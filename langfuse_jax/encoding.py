@@ -35,8 +35,8 @@ def check_output(path: PathLike, bits: int, flag: str) -> None:
 def write_image(path: PathLike, image: Float[np.ndarray, "h w"] | Float[np.ndarray, "h w 3"], bits: int = 8) -> None:
     """Writes a gray or RGB image of floats in [0, 1] with 8 or 16 bits per value; it appears whole or not at all.
 
-    The ending of `path` says how (`FORMATS`; all but JPEG without loss, 16 bits as PNG and TIFF alone). Makes the folder
-    if it is missing; raises UserError, naming the file, where it cannot be written.
+    The ending of `path` says how (`FORMATS`; all but JPEG without loss, 16 bits as PNG and TIFF alone). Makes the
+    folder if it is missing; raises UserError, naming the file, where it cannot be written.
     """
     check_output(path, bits, "--out")
     kind = FORMATS[Path(path).suffix[1:].lower()]
