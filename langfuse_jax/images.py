@@ -105,6 +105,12 @@ def read_infrared(
     return thermal_to_unit(pixels, limits)
 
 
+def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE) -> tuple[float, float] | None:
+    """The limits that `read_infrared` takes for a file of 16 bits; None for others."""
+    pixels = _decode(path, max_side)[0]
+    return thermal_limits(pixels) if pixels.dtype.itemsize == 2 else None
+
+
 def read_visible(
     path: PathLike, max_side: int | None = MAX_SIDE
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None]:
@@ -134,7 +140,7 @@ def _decode(path, max_side):
     try:
         with Image.open(path) as file:
             width, height = file.size
-            _check_sides(path, width, height, max_side)
+            check_sides(path, width, height, max_side)
             truncated = bool(file.tile) and ";16" in str(file.tile[0][3])
             image = ImageOps.exif_transpose(file)
     except UserError:
@@ -161,7 +167,8 @@ def _decode(path, max_side):
 _ALLOW = "make it smaller, or give `langfuse-jax fuse` the flag --allow-large"
 
 
-def _check_sides(path, width, height, max_side):
+def check_sides(path: PathLike, width: int, height: int, max_side: int | None) -> None:
+    """Raises UserError, naming `path`, for sides under 32 or over `max_side` pixels."""
     if min(height, width) < MIN_SIDE:
         raise UserError(f"{path}: is {width}x{height} pixels; both sides must be at least {MIN_SIDE}")
     if max_side is not None and max(height, width) > max_side:
