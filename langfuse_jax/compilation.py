@@ -68,15 +68,19 @@ def _hear(message, *args, **kwargs):
 
 
 def count_programs() -> dict[str, int]:
-    """A dictionary that counts from now on: programs "compiled", and those "loaded" from the cache."""
-    counts = {"compiled": 0, "loaded": 0}
-    names = {"/jax/compilation_cache/cache_misses": "compiled", "/jax/compilation_cache/cache_hits": "loaded"}
+    """A dictionary that counts from now on: "programs" made ready, and those of them "loaded" from the cache."""
+    counts = {"programs": 0, "loaded": 0}
 
-    def listen(event, **_):
-        if event in names:
-            counts[names[event]] += 1
+    def made(event, _, **__):
+        if event == "/jax/core/compile/backend_compile_duration":  # of one that is loaded, too
+            counts["programs"] += 1
 
-    jax.monitoring.register_event_listener(listen)
+    def loaded(event, **_):
+        if event == "/jax/compilation_cache/cache_hits":
+            counts["loaded"] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(made)
+    jax.monitoring.register_event_listener(loaded)
     return counts
 
 

@@ -134,7 +134,7 @@ def _tell(work, programs):
     if work.pixels:
         waste = work.canvas_pixels / work.pixels - 1
         print(f"waste: {100 * waste:.1f}% more pixels computed than the images have")
-    print(f"programs: {programs['compiled']} compiled, {programs['loaded']} loaded from the cache")
+    print(f"programs: {programs['programs'] - programs['loaded']} compiled, {programs['loaded']} loaded from the cache")
 
 
 def write_fused(path, sources, fused, sheet, args):
