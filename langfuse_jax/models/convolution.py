@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
+
 
 def conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding: int = 0
@@ -61,13 +63,20 @@ def _vary_like(x, kernel):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_conv(x, kernel, stride):
+    # Winograd's sums and differences would cost half precision its digits.
+    if kernel.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32:
+        return winograd_conv(x, kernel)
+    return _direct_conv(x, kernel, stride)
+
+
+def _direct_conv(x, kernel, stride):
     if kernel.shape[-1] == 1 and stride == 1:
         return _shift_and_add(x, kernel)
     return _padded_library_conv(x, kernel, stride)
 
 
 def _cpu_conv_forward(x, kernel, stride):
-    return _cpu_conv(x, kernel, stride), (x, kernel)
+    return _direct_conv(x, kernel, stride), (x, kernel)
 
 
 def _cpu_conv_backward(stride, residuals, g):
@@ -82,8 +91,8 @@ def _conv_input_gradient(shape, kernel, stride, g):
     """The adjoint: a full convolution with the flipped kernel, or a transposed convolution for stride 2."""
     swapped = kernel.swapaxes(2, 3)
     if stride == 1:
-        return _cpu_conv(zero_pad(g, kernel.shape[0] - 1), swapped[::-1, ::-1], 1)
-    dx = _cpu_conv_transpose(g, swapped)
+        return _direct_conv(zero_pad(g, kernel.shape[0] - 1), swapped[::-1, ::-1], 1)
+    dx = _depth_to_space(g, swapped)
     # Rows and columns that no window reached.
     return jnp.pad(dx, [(0, full - got) for full, got in zip(shape, dx.shape, strict=True)])
 
@@ -123,6 +132,12 @@ def _shift_and_add(x, kernel):
 
 @jax.custom_vjp
 def _cpu_conv_transpose(x, kernel):
+    if kernel.shape[:2] == (5, 5) and x.dtype == jnp.float32:
+        return winograd_conv_transpose(x, kernel)
+    return _depth_to_space(x, kernel)
+
+
+def _depth_to_space(x, kernel):
     """One stride-1 convolution to 4 d channels (the four parities of the output), then depth to space."""
     size, _, c, d = kernel.shape
     b, h, w, _ = x.shape
@@ -136,7 +151,7 @@ def _cpu_conv_transpose(x, kernel):
 
 
 def _cpu_conv_transpose_forward(x, kernel):
-    return _cpu_conv_transpose(x, kernel), (x, kernel)
+    return _depth_to_space(x, kernel), (x, kernel)
 
 
 def _cpu_conv_transpose_backward(residuals, g):
