@@ -12,22 +12,25 @@ GRAIN = 8  # canvases have sides that are multiples of it, as the network asks
 _DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain
 
 
-def plan(sizes: Iterable[Size], limit: int) -> list[Size]:
+def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
     """At most `limit` canvases on which all `sizes` fit, the most used first.
 
     It starts with a canvas for each size, sides rounded up to multiples of 8, and merges the two whose merger adds the
-    fewest pixels over all images, until `limit` are left.
+    fewest pixels over all images, until `limit` are left and each further merger would add more than `worth` pixels:
+    what a program costs in terms of pixels that could be fused in the time it takes.
     """
     sizes, grain = list(sizes), GRAIN
     while len(counted := Counter(_rounded(size, grain) for size in sizes)) > max(limit, _DISTINCT):
         grain *= 2
     boxes, counts = np.array(list(counted)).reshape(-1, 2), np.array(list(counted.values()))
-    while len(boxes) > limit:
+    while len(boxes) > 1:
         areas = boxes.prod(1) * counts
         merged = np.maximum(boxes[:, None], boxes[None])
         cost = merged.prod(2) * (counts[:, None] + counts) - areas[:, None] - areas
         cost[np.tril_indices(len(boxes))] = np.iinfo(cost.dtype).max
         i, j = np.unravel_index(cost.argmin(), cost.shape)
+        if len(boxes) <= limit and cost[i, j] > worth:
+            break
         boxes[i], counts[i] = merged[i, j], counts[i] + counts[j]
         boxes, counts = np.delete(boxes, j, 0), np.delete(counts, j)
     return [tuple(map(int, boxes[i])) for i in np.argsort(-counts, kind="stable")]

@@ -67,10 +67,10 @@ def fuse_folders(args, load_fuser, processes) -> int:
     if left:
         fuser = load_fuser()
         from langfuse_jax.compilation import count_programs
-        from langfuse_jax.stream import fuse_stream
+        from langfuse_jax.stream import fuse_stream, program_pixels
 
         programs = count_programs()
-        canvases = _expected(pairs, left, fuser, args.canvases)
+        canvases = _expected(pairs, left, fuser, args.canvases, program_pixels())
         try:
             work = fuse_stream(
                 fuser,
@@ -106,13 +106,13 @@ def _stems(folder, ending):
         return {entry.name.removesuffix(ending) for entry in entries if entry.name.endswith(ending)}
 
 
-def _expected(pairs, left, fuser, limit):
+def _expected(pairs, left, fuser, limit, worth):
     """The canvases of a folder, and how many of the pairs that are left will be on each.
 
     They are chosen for all pairs, so that a run that goes on uses the programs of the run before.
     """
     sizes = _some_sizes(pairs, fuser)
-    canvases = plan(sizes, limit) if sizes else []
+    canvases = plan(sizes, limit, worth * len(sizes) / len(pairs)) if sizes else []
     sizes = _some_sizes(left, fuser)
     counts = Counter(smallest(canvases, size) for size in sizes)
     return {canvas: -(-counts[canvas] * len(left) // max(1, len(sizes))) for canvas in canvases}

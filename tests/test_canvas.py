@@ -28,6 +28,13 @@ def test_the_cheapest_mergers_are_made():
     assert plan([(32, 64), (64, 32)], 1) == [(64, 64)]
 
 
+def test_canvases_that_save_too_little_are_merged():
+    sizes = [(32, 64)] * 10 + [(32, 72)]
+    assert plan(sizes, 4) == [(32, 64), (32, 72)]
+    assert plan(sizes, 4, worth=10.0 * 32 * 8 - 1) == [(32, 64), (32, 72)]
+    assert plan(sizes, 4, worth=10.0 * 32 * 8) == [(32, 72)]
+
+
 def test_many_sizes_are_planned_quickly():
     sizes = [(32 + i, 40 + 7 * i % 1000) for i in range(512)]
     assert len(plan(sizes, 4)) == 4
