@@ -17,6 +17,7 @@ PNG_LEVEL = 4  # of zlib: against its usual 6, files 8% larger in 40% of the tim
 PERCENTILES = (0.5, 99.5)  # of a 16-bit infrared image: what is shown as 0 and as 1
 
 PathLike = str | os.PathLike
+Limits = tuple[int | float, int | float]  # raw values that become 0 and 1
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Pillow warns of damage in lines of its own before it raises; the error says it once.
@@ -65,9 +66,7 @@ def to_unit(pixels: Shaped[np.ndarray, "..."], name: PathLike) -> Float32[np.nda
     return np.clip(values, 0, 1)
 
 
-def thermal_to_unit(
-    counts: Shaped[np.ndarray, "h w"], limits: tuple[float, float] | None = None
-) -> Float32[np.ndarray, "h w"]:
+def thermal_to_unit(counts: Shaped[np.ndarray, "h w"], limits: Limits | None = None) -> Float32[np.ndarray, "h w"]:
     """Raw thermal counts as float32 in [0, 1]: `limits` (low, high) become 0 and 1, and what lies beyond is clipped.
 
     Without `limits`, they are the 0.5 and 99.5 percentiles of the image (its extremes where those two are equal), since
@@ -78,14 +77,14 @@ def thermal_to_unit(
     return np.clip((counts.astype(np.float32) - np.float32(low)) / np.float32(span), 0, 1)
 
 
-def thermal_limits(counts: Shaped[np.ndarray, "h w"]) -> tuple[float, float]:
+def thermal_limits(counts: Shaped[np.ndarray, "h w"]) -> Limits:
     """What `thermal_to_unit` takes for 0 and 1 in an image."""
     low, high = np.percentile(counts, PERCENTILES)
     return (float(low), float(high)) if low < high else (float(counts.min()), float(counts.max()))
 
 
 def read_infrared(
-    path: PathLike, limits: tuple[float, float] | None = None, max_side: int | None = MAX_SIDE
+    path: PathLike, limits: Limits | None = None, max_side: int | None = MAX_SIDE
 ) -> Float32[np.ndarray, "h w"]:
     """An infrared image file as gray in [0, 1]; one stored in colour gives its luma.
 
@@ -105,7 +104,7 @@ def read_infrared(
     return thermal_to_unit(pixels, limits)
 
 
-def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE) -> tuple[float, float] | None:
+def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE) -> Limits | None:
     """The limits that `read_infrared` takes for a file of 16 bits; None for others."""
     pixels = _decode(path, max_side)[0]
     return thermal_limits(pixels) if pixels.dtype.itemsize == 2 else None

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS, MAX_SIDE, read_infrared, read_visible
+from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, read_infrared, read_visible
 
 
 class Pair(NamedTuple):
@@ -61,7 +61,7 @@ def _by_stem(folder, role):
 
 
 def read_pair(
-    pair: Pair, limits: tuple[float, float] | None = None, max_side: int | None = MAX_SIDE
+    pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]:
     """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
 

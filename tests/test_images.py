@@ -132,6 +132,7 @@ def test_infrared_of_sixteen_bits_in_colour_is_refused(tmp_path, rgb):
         np.testing.assert_allclose(images.ycbcr_to_rgb(luma, chroma), np.float32(rgb) / 255, atol=0.005)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_large_images_are_refused_before_they_are_decoded(tmp_path):
     Image.new("L", (8200, 40)).save(tmp_path / "wide.png")
     Image.new("1", (20000, 20000)).save(tmp_path / "bomb.png")
