@@ -20,10 +20,9 @@ def conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding: int = 0
 ) -> Float[Array, "b h2 w2 d"]:
     """Convolution without bias, stride 1 or 2, of `x` zero-padded by `padding` on every side."""
-    x = zero_pad(x, padding)
     if jax.default_backend() == "cpu":
-        return _cpu_conv(x, _vary_like(x, kernel), stride)
-    return library_conv(x, kernel, stride)
+        return _cpu_conv(x, _vary_like(x, kernel), stride, padding)
+    return library_conv(x, kernel, stride, [(padding, padding)] * 2)
 
 
 def conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "b h2 w2 d"]:
@@ -61,8 +60,10 @@ def _vary_like(x, kernel):
     return jnp.where(True, kernel, lax.stop_gradient(x[0, 0, 0, 0]))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cpu_conv(x, kernel, stride):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _cpu_conv(x, kernel, stride, padding):
+    if padding:
+        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
     # Winograd's sums and differences would cost half precision its digits.
     if kernel.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32:
         return winograd_conv(x, kernel)
@@ -75,13 +76,16 @@ def _direct_conv(x, kernel, stride):
     return _padded_library_conv(x, kernel, stride)
 
 
-def _cpu_conv_forward(x, kernel, stride):
+def _cpu_conv_forward(x, kernel, stride, padding):
+    x = zero_pad(x, padding)
     return _direct_conv(x, kernel, stride), (x, kernel)
 
 
-def _cpu_conv_backward(stride, residuals, g):
+def _cpu_conv_backward(stride, padding, residuals, g):
     x, kernel = residuals
-    return _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel, stride, g)
+    dx = _conv_input_gradient(x.shape, kernel, stride, g)
+    h, w = x.shape[1:3]
+    return dx[:, padding : h - padding, padding : w - padding], _conv_kernel_gradient(x, kernel, stride, g)
 
 
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
