@@ -51,7 +51,7 @@ class FusionNet(nn.Module):
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> Float[Array, "b h w 1"]:
         h, w = visible.shape[1:3]
-        if min(h, w) < MIN_SIDE:
+        if h < MIN_SIDE or w < MIN_SIDE:
             raise ValueError(f"images of {h}x{w} pixels are too small: the fusion network needs {MIN_SIDE} per side")
         visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
         codes = (
@@ -140,7 +140,7 @@ class Decoder(nn.Module):
         self,
         x: Float[Array, "b h2 w2 256"],
         style: Float[Array, "b 16"],
-        shape: tuple[int, int],
+        shape: tuple,  # symbolic in an export
         sizes: Sizes = None,
     ) -> Float[Array, "b h w 1"]:
         # Block, norm, (shift, scale), channel.
