@@ -10,9 +10,8 @@ from tqdm import tqdm
 from langfuse_jax._version import __version__
 from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import BadPixels, UserError
-from langfuse_jax.evaluation import scan, score_scenes
 from langfuse_jax.folder import check_writable
-from langfuse_jax.pairs import FusedPair, match_fused
+from langfuse_jax.pairs import FusedPair, match_fused, scan_sizes
 from langfuse_jax.score_plot import FORMATS, draw, load_matplotlib
 from langfuse_jax.score_table import ScoreTable, as_csv, as_json, as_latex, as_markdown, as_text
 
@@ -30,42 +29,19 @@ def evaluate_command(args) -> int:
         if args.strict:
             raise UserError(f"{problem} (--strict)")
         tqdm.write(f"langfuse-jax: {problem}", file=sys.stderr)
-        left_out.append(str(problem))
+        left_out.append(problem)
 
     def failed(scene, error):
-        if isinstance(error, BadPixels):  # a method that writes such images has no honest mean
+        if isinstance(error, BadPixels) or len(scenes) == 1:  # a method that writes such pixels has no honest mean
             raise error
-        leave_out(f"{error}; {scene.stem} is left out" if len(scenes) > 1 else error)
+        leave_out(f"{error}; {scene.stem} is left out")
 
     for problem in problems:
         leave_out(problem)
-    sizes = scan(scenes, failed)
-    if not sizes:
-        raise UserError(f"{args.visible}: no image is left to be scored; see the lines above")
+    sizes = scan_sizes(scenes, failed)
     columns, score, about = _scores(args)
-    least = max((getattr(record, "least", 0), name) for name, record in columns.items())
-    for scene, size in list(sizes.items()):
-        if size and min(size) < least[0]:
-            h, w = size
-            problem = (
-                f"{scene.visible}: is {w}x{h} pixels, and {least[1]} needs {least[0]} a side; choose other --metrics"
-            )
-            failed(scene, UserError(problem))
-            del sizes[scene]
-    scored = {}
-    with tqdm(total=len(sizes), disable=None, unit="image") as progress:
-
-        def failed_to_read(scene, error):
-            failed(scene, error)
-            progress.update()
-
-        for scene, results in score_scenes(sizes, score, failed_to_read):
-            scored[scene.stem] = [[result[name] for name in columns] for result in results]
-            progress.update()
-    if not scored:
-        raise UserError(f"{args.visible}: no image could be scored; see the lines above")
-    stems = sorted(scored)
-    values = np.array([scored[stem] for stem in stems], np.float64).swapaxes(0, 1)
+    sizes = _large_enough(sizes, columns, failed)
+    stems, values = _score_all(sizes, score, columns, failed)
     directions = {name: record.higher_is_better for name, record in columns.items()}
     table = ScoreTable(tuple(methods), stems, directions, values)
     title = f"{len(stems)} image{'s' * (len(stems) > 1)}, convention {args.convention}"
@@ -77,8 +53,41 @@ def evaluate_command(args) -> int:
     if outputs:
         print(f"\nwrote {', '.join(map(str, outputs.values()))}")
     if left_out:
-        print(f"scored {len(stems)} images; {len(left_out)} left out, see the lines above", file=sys.stderr)
+        print(f"langfuse-jax: {len(left_out)} left out, see above; exit status 1", file=sys.stderr)
     return 1 if left_out else 0
+
+
+def _large_enough(sizes, columns, failed):
+    """The scenes, by their sizes, on which every column is defined; the others go to `failed`."""
+    least, name = max((getattr(record, "least", 0), name) for name, record in columns.items())
+    kept = {}
+    for scene, size in sizes.items():
+        if size and min(size) < least:
+            side = f"{size[1]}x{size[0]} pixels, and {name} needs {least} a side"
+            failed(scene, UserError(f"{scene.visible}: is {side}; choose other --metrics"))
+        else:
+            kept[scene] = size
+    return kept
+
+
+def _score_all(sizes, score, columns, failed):
+    """Stems, sorted, and their scores, (methods, images, columns)."""
+    from langfuse_jax.evaluation import score_scenes
+
+    scored = {}
+    with tqdm(total=len(sizes), disable=None, unit="image") as progress:
+
+        def failed_to_read(scene, error):
+            failed(scene, error)
+            progress.update()
+
+        for scene, results in score_scenes(sizes, score, failed_to_read):
+            scored[scene.stem] = [[result[name] for name in columns] for result in results]
+            progress.update()
+    if not scored:
+        raise UserError("no image could be scored, see above; mend or choose others")
+    stems = sorted(scored)
+    return stems, np.array([scored[stem] for stem in stems], np.float64).swapaxes(0, 1)
 
 
 _FILES = {
@@ -186,6 +195,9 @@ def _language(args):
         raise UserError(
             f"--text {args.text}: holds the sentences already; leave out --goal, --visible-text, --infrared-text"
         )
+    import jax
+    import jax.numpy as jnp
+
     from langfuse_jax.metrics.language import embed_images, language_scores
     from langfuse_jax.models.clip import Clip
     from langfuse_jax.text import TextEmbeddings, embed
@@ -196,11 +208,13 @@ def _language(args):
         text.check(clip)
     else:
         text = embed(clip, **{role: given for role, given in sentences.items() if given})
-    texts = {f"text_{role}": getattr(text, role) for role in ("goal", "visible", "infrared")}
+    texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ("goal", "visible", "infrared")}
+
+    compiled = jax.jit(language_scores)
 
     def scores(fused, visible, infrared, sizes):
         images, rows = np.concatenate([fused, visible, infrared]), np.concatenate([sizes] * 3)
         embeddings = embed_images(clip.vision, clip.params["vision"], images, rows)
-        return language_scores(*embeddings.reshape(3, len(fused), -1), **texts)
+        return compiled(*embeddings.reshape(3, len(fused), -1), **texts)
 
     return scores, {"clip": {"name": text.model, "fingerprint": text.fingerprint, "prompts": text.prompts}}

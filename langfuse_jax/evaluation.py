@@ -1,15 +1,16 @@
 """Scores of many fused images: read in threads beside the device, on a few canvases, with bounded memory."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 from langfuse_jax.canvas import Size, default_batch, plan, smallest
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import header_size, read_infrared, read_visible, to_uint8
+from langfuse_jax.images import read_infrared, read_visible, to_uint8
 from langfuse_jax.pairs import FusedPair, check_sizes
 from langfuse_jax.threads import ahead, default_threads, pool
 
@@ -21,8 +22,10 @@ Score = Callable[
 Failed = Callable[[FusedPair, UserError], None]
 
 CANVASES = 4  # sizes that ragged images are padded to, at most
-# What it takes to compile the scores of a canvas, as pixels that could be scored in that time.
-_PROGRAM_PIXELS = 10e6
+# What it takes to make the programs of a canvas ready, as pixels that could be scored in that time. On two CPU cores 20
+# million for the nine usual metrics where they have to be compiled, fewer where they are loaded; accelerators are faster.
+_PROGRAM_PIXELS = {"cpu": 1e7}
+_PROGRAM_PIXELS_ELSEWHERE = 1e9
 _QUEUED = 2  # batches on the device: one that runs, and one that waits so that the device need not
 
 
@@ -38,37 +41,16 @@ def read_scene(scene: FusedPair) -> list[UInt8[np.ndarray, "h w"]]:
     return [to_uint8(image) for image in images]
 
 
-def scan(scenes: Sequence[FusedPair], failed: Failed) -> dict[FusedPair, Size | None]:
-    """The sizes of scenes by the headers of their files; a scene whose images differ in size goes to `failed` instead.
-
-    None stands for a file that has no header that can be read: what is wrong is said when it is read.
-    """
-    sizes = {}
-    with pool(default_threads()) as workers:
-        for scene, future in ahead(workers, _header_sizes, scenes, 64):
-            known = {path: size for path, size in future.result().items() if size}
-            try:
-                check_sizes(known or {scene.visible: (0, 0)})
-            except UserError as error:
-                failed(scene, error)
-            else:
-                sizes[scene] = known.get(scene.visible)
-    return sizes
-
-
-def _header_sizes(scene):
-    return {path: header_size(path) for path in (scene.visible, scene.infrared, *scene.fused)}
-
-
 def score_scenes(
     sizes: Mapping[FusedPair, Size | None], score: Score, failed: Failed
 ) -> Iterator[tuple[FusedPair, list[dict[str, float]]]]:
-    """(scene, scores of each of its fused images) in no certain order; `sizes` as `scan` gives them.
+    """(scene, scores of each of its fused images) in no certain order; `sizes` as `pairs.scan_sizes` gives them.
 
     Scenes that cannot be read go to `failed`. Programs for up to `CANVASES` canvases are compiled at once, beside
     reading; there are about three batches of each canvas and two scenes a thread in memory at a time.
     """
-    canvases = plan(filter(None, sizes.values()), CANVASES, _PROGRAM_PIXELS)
+    every = [size for scene, size in sizes.items() if size for _ in scene.fused]
+    canvases = plan(every, CANVASES, _PROGRAM_PIXELS.get(jax.default_backend(), _PROGRAM_PIXELS_ELSEWHERE))
     homes = {scene: smallest(canvases, size) for scene, size in sizes.items() if size}
     images = Counter()
     for scene, canvas in homes.items():

@@ -1,7 +1,7 @@
 """Which visible image belongs to which infrared image: the one with the same file stem."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, read_infrared, read_visible
+from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, header_size, read_infrared, read_visible
+from langfuse_jax.threads import ahead, default_threads, pool
 
 
 class Pair(NamedTuple):
@@ -137,12 +138,36 @@ def read_pair(
     return luma, chroma, infrared
 
 
+def scan_sizes(
+    scenes: Sequence[FusedPair], failed: Callable[[FusedPair, UserError], None]
+) -> dict[FusedPair, tuple[int, int] | None]:
+    """Height and width of scenes by the headers of their files, without those whose images differ: they go to `failed`.
+
+    None stands for a scene whose header cannot be read: what is wrong is said when the file is read.
+    """
+    sizes = {}
+    with pool(default_threads()) as workers:
+        for scene, future in ahead(workers, _header_sizes, scenes, 64):
+            known = {path: size for path, size in future.result().items() if size}
+            try:
+                check_sizes(known)
+            except UserError as error:
+                failed(scene, error)
+            else:
+                sizes[scene] = known.get(scene.visible)
+    return sizes
+
+
+def _header_sizes(scene):
+    return {path: header_size(path) for path in (scene.visible, scene.infrared, *scene.fused)}
+
+
 def check_sizes(sizes: Mapping[Path, tuple[int, int]]) -> None:
     """Raises UserError, naming two files, unless all are of one size (height, width)."""
-    (first, size), *others = sizes.items()
-    for path, other in others:
-        if other != size:
+    for path, (height, width) in sizes.items():
+        first, (h, w) = next(iter(sizes.items()))
+        if (height, width) != (h, w):
             raise UserError(
-                f"{first} is {size[1]}x{size[0]} and {path} is {other[1]}x{other[0]} pixels: they must be of one size; "
+                f"{first} is {w}x{h} and {path} is {width}x{height} pixels: they must be of one size; "
                 "register and crop or resize one of them"
             )
