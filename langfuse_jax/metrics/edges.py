@@ -1,0 +1,66 @@
+"""How well edges of the sources survive, in strength and orientation: Qabf."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from langfuse_jax.metrics.gradients import sobel
+from langfuse_jax.metrics.region import Sizes, gray, ratio, shrink, total
+
+
+@partial(jax.jit, static_argnames="convention")
+def edge_preservation(
+    fused: Num[Array, "b h w"],
+    visible: Num[Array, "b h w"],
+    infrared: Num[Array, "b h w"],
+    *,
+    sizes: Sizes = None,
+    convention: str = "cddfuse",
+) -> Float[Array, " b"]:
+    """Qabf = sum(Q_A g_A + Q_B g_B) / sum(g_A + g_B), with g and a magnitude and angle of the Sobel gradient and
+
+        Q_X = 0.9994 / (1 + exp(-15 (G - 0.5))) * 0.9879 / (1 + exp(-22 (1 - |a_X - a_F| / (pi/2) - 0.8)))
+
+    G = min(g_X, g_F) / max(g_X, g_F). "cddfuse", "tang", "vifb": as all published scripts, which do not wrap the angle
+    (6 to 28 % of pixels beyond pi/2), take G = g_F where the two are equal, and pad with zeros, whose frame of strong
+    edges every image preserves. "corrected": the difference wrapped at pi, G = 1 where equal, border left out; the two
+    partly cancel. Range [0, 0.98], higher is better; 0 where neither source has an edge. A plain maximum of the
+    sources scores above most methods. Xydeas and Petrovic, Electron. Lett. 2000.
+    """
+    corrected = convention == "corrected"
+    images = gray(sizes, fused, visible, infrared)
+    if corrected:
+        left = shrink(sizes, 2)
+    else:
+        images = tuple(jnp.pad(x, ((0, 0), (1, 1), (1, 1))) for x in images)
+        left = sizes
+    (xf, yf), *sources = (sobel(x) for x in images)
+    power_f, angle_f = xf * xf + yf * yf, _angle(xf, yf)
+    strength_f = jnp.sqrt(power_f)
+    preserved = weights = 0
+    for x, y in sources:
+        power = x * x + y * y
+        strength = jnp.sqrt(power)
+        larger = jnp.maximum(strength, strength_f)
+        agreement = jnp.minimum(strength, strength_f) / jnp.where(larger > 0, larger, 1)
+        # Squares of whole gray levels are exact, so equality is too.
+        agreement = jnp.where(power == power_f, 1 if corrected else strength_f, agreement)
+        turn = jnp.abs(_angle(x, y) - angle_f)
+        if corrected:
+            turn = jnp.minimum(turn, np.pi - turn)
+        quality = _sigmoid(0.9994, 15, agreement - 0.5) * _sigmoid(0.9879, 22, 1 - turn / (np.pi / 2) - 0.8)
+        preserved += total(quality * strength, left)
+        weights += total(strength, left)
+    return ratio(preserved, weights)
+
+
+def _angle(x, y):
+    """The angle in (-pi/2, pi/2] of an edge, counted upwards: atan(-y / x), and pi/2 where x is 0."""
+    return jnp.where(x == 0, np.pi / 2, jnp.arctan(-y / jnp.where(x == 0, 1, x)))
+
+
+def _sigmoid(top, slope, x):
+    return top / (1 + jnp.exp(-slope * x))

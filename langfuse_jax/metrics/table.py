@@ -1,0 +1,105 @@
+"""The table of metrics, and all of them at once."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from langfuse_jax.errors import UserError
+from langfuse_jax.metrics.correlation import sum_of_correlations_of_differences
+from langfuse_jax.metrics.edges import edge_preservation
+from langfuse_jax.metrics.fidelity import visual_information_fidelity
+from langfuse_jax.metrics.gradients import average_gradient, spatial_frequency, standard_deviation
+from langfuse_jax.metrics.information import entropy, mutual_information
+from langfuse_jax.metrics.structure import structural_similarity
+
+CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
+USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
+
+
+class Metric(NamedTuple):
+    """One metric: its function and how to read it."""
+
+    function: Callable[..., Array]
+    higher_is_better: bool
+    title: str
+    unit: str  # or range
+    needs_sources: bool = True  # function(fused, visible, infrared), else function(fused)
+    differs: bool = False  # whether the function takes `convention`
+    least: int = 2  # pixels a side
+
+
+METRICS = {
+    "EN": Metric(entropy, True, "entropy", "bits", needs_sources=False),
+    "SD": Metric(standard_deviation, True, "standard deviation", "gray levels", needs_sources=False),
+    "SF": Metric(spatial_frequency, True, "spatial frequency", "gray levels", needs_sources=False, differs=True),
+    "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, differs=True),
+    "MI": Metric(mutual_information, True, "mutual information", "nats or bits", differs=True),
+    "SCD": Metric(sum_of_correlations_of_differences, True, "sum of the correlations of differences", "-2 to 2"),
+    "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
+    "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
+    "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", differs=True, least=11),
+}
+
+
+def evaluate(
+    fused: Num[Array | np.ndarray, "*b h w"],
+    visible: Num[Array | np.ndarray, "*b h w"],
+    infrared: Num[Array | np.ndarray, "*b h w"],
+    *,
+    sizes: Int[Array | np.ndarray, "b 2"] | None = None,
+    metrics: Sequence[str] = USUAL,
+    convention: str = "cddfuse",
+) -> dict[str, Float[Array, " b"]] | dict[str, float]:
+    """The metrics of fused images, by name, in the order asked for; one compiled program per canvas shape.
+
+    Args:
+        fused, visible, infrared: gray images in 0-255 (uint8 or float), all (b, h, w) or all (h, w).
+        sizes: (b, 2) true heights and widths of (b, h, w) images that lie in the upper left corner of a larger canvas;
+            each value is that of the image cut out.
+        metrics: names out of `METRICS`.
+        convention: "cddfuse" (comparable with most papers), "tang", "vifb", or "corrected" (for new work).
+
+    Returns:
+        (b,) arrays by name; floats for single (h, w) images.
+
+    Raises:
+        UserError: for an unknown metric or convention, and for images too small for a metric asked for.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"metric {name}: is unknown; choose among {', '.join(METRICS)}")
+    if convention not in CONVENTIONS:
+        raise UserError(f"convention {convention}: is unknown; choose among {', '.join(CONVENTIONS)}")
+    if not fused.shape == visible.shape == infrared.shape:
+        raise UserError(
+            f"images of {fused.shape}, {visible.shape} and {infrared.shape}: differ in size; give three of one size"
+        )
+    sides = fused.shape[-2:] if sizes is None or isinstance(sizes, jax.core.Tracer) else np.min(sizes, axis=0)
+    for name in metrics:
+        if min(sides) < METRICS[name].least:
+            raise UserError(
+                f"metric {name}: needs {METRICS[name].least} pixels a side and a given image is "
+                f"{sides[0]} x {sides[1]}; leave the metric or the image out"
+            )
+    images = [jnp.asarray(x) for x in (fused, visible, infrared)]
+    if images[0].ndim == 3:
+        sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
+        return _evaluate(*images, sizes, tuple(metrics), convention)
+    values = _evaluate(*(x[None] for x in images), None, tuple(metrics), convention)
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+@partial(jax.jit, static_argnames=("metrics", "convention"))
+def _evaluate(fused, visible, infrared, sizes, metrics, convention):
+    values = {}
+    for name in metrics:
+        metric = METRICS[name]
+        images = (fused, visible, infrared) if metric.needs_sources else (fused,)
+        chosen = {"convention": convention} if metric.differs else {}
+        values[name] = metric.function(*images, sizes=sizes, **chosen)
+    return values
