@@ -23,7 +23,7 @@ Failed = Callable[[FusedPair, UserError], None]
 
 CANVASES = 4  # sizes that ragged images are padded to, at most
 # What it takes to make the programs of a canvas ready, as pixels that could be scored in that time. On two CPU cores 20
-# million for the nine usual metrics where they have to be compiled, fewer where they are loaded; accelerators are faster.
+# million for the nine usual metrics where they have to be compiled, fewer where they are loaded.
 _PROGRAM_PIXELS = {"cpu": 1e7}
 _PROGRAM_PIXELS_ELSEWHERE = 1e9
 _QUEUED = 2  # batches on the device: one that runs, and one that waits so that the device need not

@@ -44,7 +44,7 @@ def test_embeddings_are_those_of_the_tower(clip, size):
     image = np.random.default_rng(0).integers(0, 256, (2, *size), np.uint8)
     expected = clip.encode_image(np.repeat(image[..., None] / np.float32(255), 3, axis=-1))
     found = embed_images(clip.vision, clip.params["vision"], image)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_what_lies_outside_an_image_has_no_effect(clip):
@@ -57,15 +57,14 @@ def test_what_lies_outside_an_image_has_no_effect(clip):
     together = embed_images(clip.vision, clip.params["vision"], canvases, sizes)
     for image, found in zip(images, together, strict=True):
         alone = embed_images(clip.vision, clip.params["vision"], image[None])[0]
-        np.testing.assert_allclose(found, alone, atol=1e-5)
+        np.testing.assert_allclose(found, alone, atol=1e-4)
 
 
 def test_scores_are_the_loss_and_can_be_differentiated(clip):
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (3, 64, 80), np.uint8)
-    fused, visible, infrared = (
-        clip.encode_image(np.repeat(x[None, ..., None] / np.float32(255), 3, -1)) for x in images
-    )
+    colours = np.repeat(images[:, None, ..., None] / np.float32(255), 3, axis=-1)
+    fused, visible, infrared = map(clip.encode_image, colours)
     text = embed(clip)
     texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ("goal", "visible", "infrared")}
     ours = embed_images(clip.vision, clip.params["vision"], images)[:, None]
