@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from langfuse_jax.metrics.region import Sizes, gray, halve, ratio, shrink, total
-from langfuse_jax.metrics.windows import gaussian, local_covariance, local_mean
+from langfuse_jax.metrics.windows import gaussian, local_mean, triple_moments
 
 _NOISE = 2.0  # variance of the visual noise, on 0-255
 _NOTHING = 1e-10  # a variance below this is none
@@ -26,30 +26,26 @@ def visual_information_fidelity(
     image is too small; 17 pixels a side are the least. It hangs on the scale of the values: 0-255, not 0-1. The same
     in CDDFuse, Tang and every convention. Sheikh and Bovik, IEEE Trans. Image Process. 2006.
     """
-    f, v, i = gray(sizes, fused, visible, infrared)
-    kept = lost = 0
-    sources = [[v, 0.0, 0.0], [i, 0.0, 0.0]]
-    for scale, taps in enumerate((17, 9, 5, 3)):
+    images = gray(sizes, fused, visible, infrared)
+    kept, whole = ([0.0, 0.0] for _ in range(2))
+    for taps in (17, 9, 5, 3):
         window = gaussian(taps, taps / 5)
-        if scale:
-            if min(f.shape[1:]) < taps:
-                break
-            f, *smooth = (local_mean(x, window)[:, ::2, ::2] for x in (f, sources[0][0], sources[1][0]))
-            for source, x in zip(sources, smooth, strict=True):
-                source[0] = x
+        if taps < 17:
+            images = [x[:, ::2, ::2] for x in jnp.split(local_mean(jnp.concatenate(images), window), 3)]
             sizes = halve(shrink(sizes, taps - 1))
-        if min(f.shape[1:]) < taps:
+        if min(images[0].shape[1:]) < taps:
             break
         left = shrink(sizes, taps - 1)
-        for source in sources:
-            kept, whole = _information(f, source[0], window)
-            source[1] += total(kept, left)
-            source[2] += total(whole, left)
-    return sum(ratio(kept, whole) for _, kept, whole in sources)
+        _, variances, covariances = triple_moments(*images, window)
+        for source in (0, 1):
+            seen, there = _information(variances[source + 1], variances[0], covariances[source])
+            kept[source] += total(seen, left)
+            whole[source] += total(there, left)
+    return ratio(kept[0], whole[0]) + ratio(kept[1], whole[1])
 
 
-def _information(fused, source, window):
-    s, t, covariance = (local_covariance(x, y, window) for x, y in ((source, source), (fused, fused), (source, fused)))
+def _information(s, t, covariance):
+    """Of a source's variance s, the fused image's t: what F shows of the source, and what there is, per window."""
     gain = covariance / (s + _NOTHING)
     rest = t - gain * covariance
     flat = s < _NOTHING

@@ -48,6 +48,19 @@ def padded(maps: Num[Array, "b h w"], sizes: Sizes, border: int) -> Num[Array, "
     return replicate(jnp.pad(maps, widths, mode="edge"), sizes + border)
 
 
+def mirrored(maps: Num[Array, "b h w"], sizes: Sizes) -> Num[Array, "b hh ww"]:
+    """One more pixel on each side of the true image, mirrored about its edge pixels."""
+    maps = jnp.pad(maps, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    if sizes is None:
+        return maps
+    for axis in (1, 2):
+        at = jnp.arange(maps.shape[axis])
+        edge = sizes[:, axis - 1, None]
+        index = jnp.where(at > edge, edge - 1, at)
+        maps = jnp.take_along_axis(maps, index[:, :, None] if axis == 1 else index[:, None, :], axis=axis)
+    return maps
+
+
 def shrink(sizes: Sizes, border: int) -> Sizes:
     """The sizes of maps that lack `border` rows and columns, never below 0."""
     return None if sizes is None else jnp.maximum(sizes - border, 0)
@@ -65,9 +78,11 @@ def pixels(maps: Num[Array, "b h w"], sizes: Sizes) -> Float[Array, " b"]:
     return jnp.prod(sizes.astype(jnp.result_type(maps, jnp.float32)), axis=1)
 
 
-def total(maps: Num[Array, "b h w"], sizes: Sizes) -> Num[Array, " b"]:
+def total(maps: Float[Array, "b h w"], sizes: Sizes) -> Float[Array, " b"]:
     """The sum over true pixels."""
-    return jnp.sum(blank(maps, sizes), axis=(1, 2))
+    # A product and not a sum along rows: XLA fuses what makes the maps into a sum, filters and all, many times over.
+    ones = jnp.ones(maps.shape[2], maps.dtype)
+    return jnp.sum(jnp.matmul(blank(maps, sizes), ones, precision="highest"), axis=1)
 
 
 def mean(maps: Float[Array, "b h w"], sizes: Sizes) -> Float[Array, " b"]:

@@ -3,11 +3,10 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from langfuse_jax.metrics.region import Sizes, gray, mean, padded, shrink
-from langfuse_jax.metrics.windows import gaussian, local_covariance, local_mean, uniform
+from langfuse_jax.metrics.windows import gaussian, triple_moments, uniform
 
 
 @partial(jax.jit, static_argnames="convention")
@@ -46,14 +45,14 @@ def structural_similarity(
     n = len(window) ** 2
     correction = 1 if convention in ("tang", "vifb") else n / (n - 1)
     span = {"cddfuse": 2, "tang": 1}.get(convention, 255)
-    f, v, i = images
-    both = sum(mean(_similarity(f, x, window, span, correction), left) for x in (v, i))
-    return both / 2 if convention == "tang" else both
-
-
-def _similarity(x, y, window, span, correction):
+    means, variances, covariances = triple_moments(*images, window)
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
-    mx, my = local_mean(x, window), local_mean(y, window)
-    vx, vy, covariance = (correction * local_covariance(p, q, window) for p, q in ((x, x), (y, y), (x, y)))
-    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-    return luminance * (2 * covariance + c2) / (vx + vy + c2)
+
+    def similarity(source):
+        mf, ms = means[0], means[source]
+        luminance = (2 * mf * ms + c1) / (mf * mf + ms * ms + c1)
+        shared, apart = covariances[source - 1], variances[0] + variances[source]
+        return mean(luminance * (2 * correction * shared + c2) / (correction * apart + c2), left)
+
+    both = similarity(1) + similarity(2)
+    return both / 2 if convention == "tang" else both

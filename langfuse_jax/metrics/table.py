@@ -10,11 +10,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.metrics.correlation import sum_of_correlations_of_differences
-from langfuse_jax.metrics.edges import edge_preservation
+from langfuse_jax.metrics.correlation import correlation_coefficient, sum_of_correlations_of_differences
+from langfuse_jax.metrics.edges import edge_preservation, fusion_artifacts
+from langfuse_jax.metrics.error import (
+    mean_squared_error,
+    peak_signal_to_noise_ratio,
+    root_mean_squared_error,
+)
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
-from langfuse_jax.metrics.gradients import average_gradient, spatial_frequency, standard_deviation
-from langfuse_jax.metrics.information import entropy, mutual_information
+from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
+from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
 from langfuse_jax.metrics.structure import structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
@@ -38,11 +43,19 @@ METRICS = {
     "SD": Metric(standard_deviation, True, "standard deviation", "gray levels", needs_sources=False),
     "SF": Metric(spatial_frequency, True, "spatial frequency", "gray levels", needs_sources=False, differs=True),
     "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, differs=True),
+    "EI": Metric(edge_intensity, True, "edge intensity", "gray levels", needs_sources=False),
     "MI": Metric(mutual_information, True, "mutual information", "nats or bits", differs=True),
+    "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 4"),
     "SCD": Metric(sum_of_correlations_of_differences, True, "sum of the correlations of differences", "-2 to 2"),
     "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
     "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
     "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", differs=True, least=11),
+    "CC": Metric(correlation_coefficient, True, "correlation coefficient", "-1 to 1"),
+    "MSE": Metric(mean_squared_error, False, "mean squared error", "squared gray levels", differs=True),
+    "RMSE": Metric(root_mean_squared_error, False, "root mean squared error", "gray levels", differs=True),
+    "PSNR": Metric(peak_signal_to_noise_ratio, True, "peak signal-to-noise ratio", "dB", differs=True),
+    "CE": Metric(cross_entropy, False, "cross entropy", "bits"),
+    "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", differs=True, least=3),
 }
 
 
