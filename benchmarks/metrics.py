@@ -1,8 +1,9 @@
 """Times of the nine usual metrics against numpy and scipy: `python benchmarks/metrics.py --data-root DATA`.
 
 First one 480x640 triple in one process, ours compiled before; then 42 ragged images as whole processes, each from start
-to table: the 21 VIFB pairs fused by the average and by the maximum. All take turns; medians are printed. Both use the
-cores that this process may use: run it under `taskset -c 0` for one.
+to table: the 21 VIFB pairs fused by the average and by the maximum. All take turns; medians are printed, of CPU seconds
+too, which other work on the machine changes less. Ours uses the cores that the process may use (`taskset -c 0`: one), numpy
+and scipy take one for these metrics.
 """
 
 import argparse
@@ -32,19 +33,21 @@ def triples(fused, visible, infrared):
         yield tuple(gray(next(folder.glob(f"{path.stem}.*"))) for folder in (fused, visible, infrared))
 
 
-def seconds(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
 def in_turns(functions, rounds):
-    """Median seconds of each function by name, called in turns."""
+    """Median seconds and median CPU seconds, children's included, of each function by name, called in turns."""
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            times[name].append(seconds(function))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+            start, used = time.perf_counter(), cpu_seconds()
+            function()
+            times[name].append((time.perf_counter() - start, cpu_seconds() - used))
+            print(f"{name}: %.3f s, %.3f of CPU" % times[name][-1], file=sys.stderr, flush=True)
+    return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+
+
+def cpu_seconds():
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def one_triple(images, rounds):
@@ -58,7 +61,7 @@ def one_triple(images, rounds):
 
     found, expected = ours(), theirs()
     worst = max(abs(found[name] / expected[name] - 1) for name in METRICS)
-    print(f"largest relative difference of the two: {worst:.1e}\n")
+    print(f"largest relative difference of the two: {worst:.1e}", file=sys.stderr)
     return in_turns({"ours": ours, "numpy": theirs}, rounds)
 
 
@@ -80,6 +83,15 @@ def whole_processes(folders, sources, scratch, rounds):
         },
         rounds,
     )
+
+
+def tell(what, times):
+    for name, (taken, used) in times.items():
+        ratios = (reference / ours for reference, ours in zip(times["numpy"], (taken, used), strict=True))
+        print(
+            f"| {what}: {name} | {taken:.2f} | {used:.2f} | " + " / ".join(f"{r:.1f}" for r in ratios) + " |",
+            flush=True,
+        )
 
 
 def main():
@@ -117,15 +129,9 @@ def main():
         )
         cores = len(os.sched_getaffinity(0))
         print(f"jax {jax.__version__}, numpy {np.__version__}, scipy {scipy.__version__}, {cores} cores")
-        times = one_triple(images, 3 * args.rounds)
-        times |= {
-            f"42 images: {name}": taken
-            for name, taken in whole_processes(folders, sources, scratch, args.rounds).items()
-        }
-    print("| | seconds | numpy takes so many times as long |\n|---|---|---|")
-    for name, taken in times.items():
-        against = times["42 images: numpy" if name.startswith("42") else "numpy"]
-        print(f"| {name} | {taken:.3f} | {against / taken:.1f} |")
+        print("| | seconds | CPU seconds | numpy / this |\n|---|---|---|---|", flush=True)
+        tell("one 480x640 image", one_triple(images, 3 * args.rounds))
+        tell("42 images, whole process", whole_processes(folders, sources, scratch, args.rounds))
 
 
 if __name__ == "__main__":

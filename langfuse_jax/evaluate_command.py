@@ -45,11 +45,13 @@ def evaluate_command(args) -> int:
     directions = {name: record.higher_is_better for name, record in columns.items()}
     table = ScoreTable(tuple(methods), stems, directions, values)
     title = f"{len(stems)} image{'s' * (len(stems) > 1)}, convention {args.convention}"
-    print(f"{title}\n\n{as_text(table)}", end="")
     about |= {"images": len(stems), "left_out": left_out}
     for kind, path in outputs.items():
+        content = _FILES[kind](table, about, title, path)
         with atomic_write(path) as file:
-            file.write(_FILES[kind](table, about, title, path))
+            file.write(content if kind == "plot" else content.encode(errors="surrogateescape"))
+    sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows
+    print(f"{title}\n\n{as_text(table)}", end="")
     if outputs:
         print(f"\nwrote {', '.join(map(str, outputs.values()))}")
     if left_out:
@@ -91,10 +93,10 @@ def _score_all(sizes, score, columns, failed):
 
 
 _FILES = {
-    "csv": lambda table, about, title, path: as_csv(table).encode(),
-    "json": lambda table, about, title, path: as_json(table, about).encode(),
-    "markdown": lambda table, about, title, path: as_markdown(table).encode(),
-    "latex": lambda table, about, title, path: f"% {title}, mean and standard deviation\n{as_latex(table)}".encode(),
+    "csv": lambda table, about, title, path: as_csv(table),
+    "json": lambda table, about, title, path: as_json(table, about),
+    "markdown": lambda table, about, title, path: as_markdown(table),
+    "latex": lambda table, about, title, path: f"% {title}, mean and standard deviation\n{as_latex(table)}",
     "plot": lambda table, about, title, path: draw(table, title, path.suffix[1:].lower()),
 }
 
@@ -179,11 +181,8 @@ def _scores(args):
     told = {
         name: {"title": c.title, "unit": c.unit, "higher_is_better": c.higher_is_better} for name, c in columns.items()
     }
-    return (
-        columns,
-        score,
-        {"program": f"langfuse-jax {__version__}", "convention": args.convention, "metrics": told, **about},
-    )
+    about |= {"program": f"langfuse-jax {__version__}", "convention": args.convention, "metrics": told}
+    return columns, score, about
 
 
 def _language(args):
@@ -209,7 +208,6 @@ def _language(args):
     else:
         text = embed(clip, **{role: given for role, given in sentences.items() if given})
     texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ("goal", "visible", "infrared")}
-
     compiled = jax.jit(language_scores)
 
     def scores(fused, visible, infrared, sizes):

@@ -34,12 +34,13 @@ class ScoreTable:
     @cached_property
     def mean(self) -> Float64[np.ndarray, "m k"]:
         """Mean over the images."""
-        return self.values.mean(axis=1)
+        with np.errstate(invalid="ignore"):  # of scores that are infinite both ways
+            return self.values.mean(axis=1)
 
     @cached_property
     def std(self) -> Float64[np.ndarray, "m k"]:
         """Population standard deviation over the images (n, not n - 1): 0 for a single one."""
-        with np.errstate(invalid="ignore"):  # of infinite scores
+        with np.errstate(invalid="ignore"):
             return self.values.std(axis=1)
 
     @cached_property
