@@ -45,7 +45,7 @@ METRICS = {
     "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, differs=True),
     "EI": Metric(edge_intensity, True, "edge intensity", "gray levels", needs_sources=False),
     "MI": Metric(mutual_information, True, "mutual information", "nats or bits", differs=True),
-    "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 4"),
+    "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 2"),
     "SCD": Metric(sum_of_correlations_of_differences, True, "sum of the correlations of differences", "-2 to 2"),
     "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
     "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
