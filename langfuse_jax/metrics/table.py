@@ -20,7 +20,7 @@ from langfuse_jax.metrics.error import (
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
-from langfuse_jax.metrics.structure import structural_similarity
+from langfuse_jax.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
 USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
@@ -50,6 +50,7 @@ METRICS = {
     "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
     "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
     "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", differs=True, least=11),
+    "MS-SSIM": Metric(multi_scale_structural_similarity, True, "multi-scale structural similarity", "0 to 1", least=44),
     "CC": Metric(correlation_coefficient, True, "correlation coefficient", "-1 to 1"),
     "MSE": Metric(mean_squared_error, False, "mean squared error", "squared gray levels", differs=True),
     "RMSE": Metric(root_mean_squared_error, False, "root mean squared error", "gray levels", differs=True),
