@@ -39,12 +39,11 @@ def mutual_information(
     score high; a plain maximum of the sources beats most methods. Qu, Zhang and Yan, Electron. Lett. 2002.
     """
     f, v, i = (_levels(x) for x in (fused, visible, infrared))
+    joint = [_histogram(f, sizes, x) for x in (v, i)]
+    nats = sum(_information(counts) for counts in joint)
     if convention == "tang":
-        joint = (_histogram(jnp.minimum(f, 254), sizes, jnp.minimum(x, 254)).reshape(f.shape[0], -1) for x in (v, i))
-        apart = 2 * _entropy(_histogram(f, sizes)) + sum(_entropy(_histogram(x, sizes)) for x in (v, i))
-        return apart - sum(_entropy(counts) for counts in joint)
-    nats = sum(_information(_histogram(f, sizes, x)) for x in (v, i))
-    return nats / np.log(2) if convention == "corrected" else nats
+        nats += sum(_merged_excess(counts) for counts in joint)
+    return nats if convention in ("cddfuse", "vifb") else nats / np.log(2)
 
 
 @jax.jit
@@ -53,7 +52,7 @@ def normalised_mutual_information(
 ) -> Float[Array, " b"]:
     """NMI = 2 (I(F; A) + I(F; B)) / (H(A) + H(B)), no unit.
 
-    Range [0, 4], 2 for three identical images, higher is better; 0 where both sources are constant.
+    Range [0, 2], 2 for three identical images, higher is better; 0 where both sources are constant.
     As IVIF_ZOO computes it; other papers divide each term by its own entropies.
     """
     f, v, i = (_levels(x) for x in (fused, visible, infrared))
@@ -115,3 +114,16 @@ def _information(counts: Float[Array, "b n n"]):
     p = _probability(counts)
     q = jnp.sum(p, axis=2, keepdims=True) * jnp.sum(p, axis=1, keepdims=True)
     return jnp.sum(p * jnp.log(jnp.where(p > 0, p / jnp.where(q > 0, q, 1), 1)), axis=(1, 2))
+
+
+def _merged_excess(counts: Float[Array, "b n n"]):
+    """By how many nats the joint entropy falls if levels 254 and 255 are one."""
+
+    def entropy(p):
+        return -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)), axis=tuple(range(1, p.ndim)))
+
+    p = _probability(counts)
+    low = LEVELS - 2
+    rows, columns, corner = p[:, low:, :low], p[:, :low, low:], p[:, low:, low:]
+    apart = entropy(rows) + entropy(columns) + entropy(corner)
+    return apart - entropy(rows.sum(axis=1)) - entropy(columns.sum(axis=2)) - entropy(corner.sum(axis=(1, 2))[:, None])

@@ -20,7 +20,7 @@ from langfuse_jax.metrics.error import (
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
-from langfuse_jax.metrics.structure import structural_similarity
+from langfuse_jax.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
 USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
@@ -45,11 +45,12 @@ METRICS = {
     "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, differs=True),
     "EI": Metric(edge_intensity, True, "edge intensity", "gray levels", needs_sources=False),
     "MI": Metric(mutual_information, True, "mutual information", "nats or bits", differs=True),
-    "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 4"),
+    "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 2"),
     "SCD": Metric(sum_of_correlations_of_differences, True, "sum of the correlations of differences", "-2 to 2"),
     "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
     "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
     "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", differs=True, least=11),
+    "MS-SSIM": Metric(multi_scale_structural_similarity, True, "multi-scale structural similarity", "0 to 1", least=44),
     "CC": Metric(correlation_coefficient, True, "correlation coefficient", "-1 to 1"),
     "MSE": Metric(mean_squared_error, False, "mean squared error", "squared gray levels", differs=True),
     "RMSE": Metric(root_mean_squared_error, False, "root mean squared error", "gray levels", differs=True),

@@ -38,24 +38,22 @@ def triple_moments(
 ) -> tuple[Float[Array, "3 b hh ww"], Float[Array, "3 b hh ww"], Float[Array, "2 b hh ww"]]:
     """Of each window: means and variances of fused, visible, infrared; covariances of fused with visible, infrared."""
     b, taps = fused.shape[0], len(weights)
-    # In one stack: few operations to compile, and XLA does not fuse a pass into the next, which would compute it anew
-    # for each tap.
     means = jnp.concatenate([fused, visible, infrared])
-    variances = covariances = None
+    moments = None
     for axis in (1, 2):
         shifts = _shifts(means, taps, axis)
-        means = jax.lax.optimization_barrier(_weighted(shifts, weights))
+        means = _weighted(shifts, weights)
         apart = [x - means for x in shifts]
-        within, shared = variances, covariances
-        variances = _weighted([x * x for x in apart], weights)
-        with_source = (_weighted([x[:b] * x[k * b : (k + 1) * b] for x in apart], weights) for k in (1, 2))
-        covariances = jnp.concatenate(list(with_source))
-        if within is not None:
+        parts = [_weighted([x * x for x in apart], weights)]
+        parts += [_weighted([x[:b] * x[k * b : (k + 1) * b] for x in apart], weights) for k in (1, 2)]
+        if moments is not None:
             # Of a window of windows: the covariance of the means plus the mean covariance within.
-            variances += _weighted(_shifts(within, taps, axis), weights)
-            covariances += _weighted(_shifts(shared, taps, axis), weights)
-        variances, covariances = jax.lax.optimization_barrier((variances, covariances))
-    return tuple(x.reshape(-1, b, *x.shape[1:]) for x in (means, variances, covariances))
+            within = _weighted(_shifts(moments, taps, axis), weights)
+            parts = [x + y for x, y in zip(parts, jnp.split(within, (3 * b, 4 * b)), strict=True)]
+        # One stack, which XLA does not fuse with what follows: that would compute a pass anew for each tap of the next.
+        means, moments = jax.lax.optimization_barrier((means, jnp.concatenate(parts)))
+    means, moments = (x.reshape(-1, b, *x.shape[1:]) for x in (means, moments))
+    return means, moments[:3], moments[3:]
 
 
 def _shifts(x, taps, axis):
