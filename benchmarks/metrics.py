@@ -2,8 +2,8 @@
 
 First one 480x640 triple in one process, ours compiled before; then 42 ragged images as whole processes, each from start
 to table: the 21 VIFB pairs fused by the average and by the maximum. All take turns; medians are printed, of CPU seconds
-too, which other work on the machine changes less. Ours uses the cores that the process may use (`taskset -c 0`: one), numpy
-and scipy take one for these metrics.
+too, which other work on the machine changes less. Ours uses the cores that the process may use (`taskset -c 0`: one);
+numpy and scipy take one for these metrics.
 """
 
 import argparse
