@@ -20,6 +20,7 @@ from langfuse_jax.metrics.error import (
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
+from langfuse_jax.metrics.perception import chen_blum, chen_varshney
 from langfuse_jax.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
@@ -57,6 +58,8 @@ METRICS = {
     "PSNR": Metric(peak_signal_to_noise_ratio, True, "peak signal-to-noise ratio", "dB", differs=True),
     "CE": Metric(cross_entropy, False, "cross entropy", "bits"),
     "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", differs=True, least=3),
+    "Qcb": Metric(chen_blum, True, "Chen-Blum", "0 to 1"),
+    "Qcv": Metric(chen_varshney, False, "Chen-Varshney", "squared gray levels"),
 }
 
 
