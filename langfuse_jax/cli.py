@@ -32,6 +32,12 @@ def _train_clip(args, rest):
     return train_clip_command(args, rest)
 
 
+def _export(args, rest):
+    from langfuse_jax.export import export_command
+
+    return export_command(args)
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="langfuse-jax",
@@ -79,6 +85,11 @@ def _parser():
     fuse.add_argument("--video", action="store_true", help="A and B are videos, or folders of frames; C is a video")
     fuse.add_argument("--fps", metavar="R", help="frames per second where A and B are folders (25)")
     fuse.set_defaults(run=_fuse, passes_rest=False)
+
+    export = commands.add_parser("export", help="write network and weights to a file that JAX alone can run")
+    export.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")
+    export.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    export.set_defaults(run=_export, passes_rest=False)
 
     embed = commands.add_parser("embed", help="encode the three sentences into a text file for training")
     embed.add_argument("--clip", metavar="C", default=None, help="CLIP folder or hub id (default: the compact CLIP)")

@@ -20,6 +20,7 @@ from langfuse_jax.models.layers import (
     adaptive_instance_norm,
     global_mean,
     instance_norm,
+    joint_conv,
     zero_outside,
 )
 
@@ -50,52 +51,68 @@ class FusionNet(nn.Module):
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> Float[Array, "b h w 1"]:
         h, w = visible.shape[1:3]
-        if min(h, w) < MIN_SIDE:
+        if h < MIN_SIDE or w < MIN_SIDE:
             raise ValueError(f"images of {h}x{w} pixels are too small: the fusion network needs {MIN_SIDE} per side")
         visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
-        content = [self.content_visible(visible, sizes), self.content_infrared(infrared, sizes)]
-        style = self.styles(visible, infrared, sizes)
-        fused = self.decoder(jnp.concatenate(content, -1), jnp.concatenate(style, -1), (h, w), sizes)
-        return zero_outside(fused, sizes)
+        codes = (
+            _encode(self.content_visible, self.style_visible, visible, sizes),
+            _encode(self.content_infrared, self.style_infrared, infrared, sizes),
+        )
+        content, style = (jnp.concatenate(code, -1) for code in zip(*codes, strict=True))
+        return zero_outside(self.decoder(content, style, (h, w), sizes), sizes)
 
     def styles(
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> tuple[Float[Array, "b 8"], Float[Array, "b 8"]]:
         """The style codes of the two sources."""
-        return self.style_visible(visible, sizes), self.style_infrared(infrared, sizes)
+        visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
+        return (
+            self.style_visible(self.style_visible.stem(visible, sizes), sizes),
+            self.style_infrared(self.style_infrared.stem(infrared, sizes), sizes),
+        )
+
+
+def _encode(content, style, image, sizes):
+    """Content and style of one source. The stems of both see the same pixels: one convolution, twice as fast."""
+    stems = joint_conv([content.stem, style.stem], image, sizes)
+    return content(stems[..., :16], sizes), style(stems[..., 16:], sizes)
 
 
 class ContentEncoder(nn.Module):
-    """What is where: (b, h, w, 1) -> (b, h//8, w//8, 128), instance-normalised throughout."""
+    """What is where: the `stem` of an image (b, h, w, 16) -> (b, h//8, w//8, 128), instance-normalised throughout."""
 
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 1"], sizes: Sizes = None) -> Float[Array, "b h2 w2 128"]:
-        x = Conv(16, 7, reflect=3, dtype=self.dtype, name="stem")(x, sizes)
+    def setup(self):
+        self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
+        self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 128)]
+        self.block = [ResidualBlock(self.dtype) for _ in range(2)]
+
+    def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b h2 w2 128"]:
         x = nn.relu(instance_norm(x, sizes))
-        for i, features in enumerate((32, 64, 128)):
-            x = Conv(features, 4, stride=2, zeros=1, dtype=self.dtype, name=f"down_{i}")(x)
-            sizes = _halved(sizes)
+        for down in self.down:
+            x, sizes = down(x), _halved(sizes)
             x = nn.relu(instance_norm(x, sizes))
-        for i in range(2):
-            x = ResidualBlock(self.dtype, name=f"block_{i}")(x, [instance_norm, instance_norm], sizes)
+        for block in self.block:
+            x = block(x, [instance_norm, instance_norm], sizes)
         return x
 
 
 class StyleEncoder(nn.Module):
-    """How it looks overall: (b, h, w, 1) -> (b, 8). No norms: they would remove what a style is."""
+    """How it looks overall: the `stem` of an image (b, h, w, 16) -> (b, 8). Without norms, which remove a style."""
 
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 1"], sizes: Sizes = None) -> Float[Array, "b 8"]:
-        x = nn.relu(Conv(16, 7, reflect=3, dtype=self.dtype, name="stem")(x, sizes))
-        for i, features in enumerate((32, 64, 64)):
-            x = zero_outside(x, sizes)
-            x = nn.relu(Conv(features, 4, stride=2, zeros=1, dtype=self.dtype, name=f"down_{i}")(x))
-            sizes = _halved(sizes)
-        return Conv(8, 1, name="head")(global_mean(x, sizes))[:, 0, 0]
+    def setup(self):
+        self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
+        self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 64)]
+        self.head = Conv(8, 1)
+
+    def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b 8"]:
+        x = nn.relu(x)
+        for down in self.down:
+            x, sizes = nn.relu(down(zero_outside(x, sizes))), _halved(sizes)
+        return self.head(global_mean(x, sizes))[:, 0, 0]
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +140,7 @@ class Decoder(nn.Module):
         self,
         x: Float[Array, "b h2 w2 256"],
         style: Float[Array, "b 16"],
-        shape: tuple[int, int],
+        shape: tuple,  # symbolic in an export
         sizes: Sizes = None,
     ) -> Float[Array, "b h w 1"]:
         # Block, norm, (shift, scale), channel.

@@ -4,6 +4,8 @@ A map may be a canvas: each sample fills the top-left corner of it, as high and 
 lies outside counts for nothing. Without `sizes` samples fill the map.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -30,14 +32,25 @@ class Conv(nn.Module):
     zeros: int = 0
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], sizes: Sizes = None) -> Float[Array, "b h2 w2 d"]:
-        kernel = self.param("kernel", kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        return joint_conv([self], x, sizes)
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[Float[Array, "k k c d"], Float[Array, "d"]]:
+        """The kernel and the bias for inputs of so many channels, in `dtype`."""
+        kernel = self.param("kernel", kernel_init, (self.size, self.size, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = x.astype(self.dtype)
-        if self.reflect:
-            x = reflect_pad(x, self.reflect, sizes)
-        return conv(x, kernel.astype(self.dtype), self.stride, self.zeros) + bias.astype(self.dtype)
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+def joint_conv(convs: Sequence[Conv], x: Float[Array, "b h w c"], sizes: Sizes = None) -> Float[Array, "b h2 w2 d"]:
+    """What several `Conv`, alike but for their features, make of one input, side by side: as one convolution."""
+    kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in convs), strict=True)
+    form = convs[0]
+    x = x.astype(form.dtype)
+    if form.reflect:
+        x = reflect_pad(x, form.reflect, sizes)
+    return conv(x, jnp.concatenate(kernels, -1), form.stride, form.zeros) + jnp.concatenate(biases)
 
 
 class ConvTranspose(nn.Module):

@@ -39,7 +39,7 @@ def winograd_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]) -
     b, h, w, c = x.shape
     d = kernel.shape[3]
     rows, columns = -(-(h - 2) // 4), -(-(w - 2) // 4)
-    x = jnp.pad(x, ((0, 0), (0, 4 * rows + 2 - h), (0, 4 * columns + 2 - w), (0, 0)))
+    x = _zero_pad(x, (0, 4 * rows + 2 - h), (0, 4 * columns + 2 - w))
     # The barriers keep XLA from computing the first direction anew for each term of the second.
     tall = lax.optimization_barrier(jnp.stack(_combine(B_T, _every_fourth(x, rows, axis=1))))
     tiles = jnp.stack(_combine(B_T, _every_fourth(tall, columns, axis=3)), 1)
@@ -59,7 +59,7 @@ def winograd_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "5 
     b, h, w, c = x.shape
     d = kernel.shape[3]
     rows, columns = -(-(h + 2) // 4), w + 2
-    x = jnp.pad(x, ((0, 0), (2, 4 * rows - h), (2, 2), (0, 0)))
+    x = _zero_pad(x, (2, 4 * rows - h), (2, 2))
     bands = _combine(B_T, _every_fourth(x, rows, axis=1))
     # Tap p of 3 and parity q of 2 are row 4 - 2 p + q of the kernel: 6 rows, of which the last is zero.
     weights = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(3, 2, 3, 2, c, d)
@@ -75,6 +75,11 @@ def winograd_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "5 
     even, odd = (_combine(A_T, [product[..., i : i + 2 * d] for product in products]) for i in (0, 2 * d))
     y = jnp.stack([row for pair in zip(even, odd, strict=True) for row in pair], 2)  # b, rows, 8, columns, 2 d
     return y.reshape(b, 8 * rows, 2 * columns, d)[:, : 2 * h + 3, : 2 * w + 3]
+
+
+def _zero_pad(x, rows, columns):
+    # lax, since jnp.pad asks whether a symbolic size is negative.
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)])
 
 
 def _every_fourth(x, count, axis):
