@@ -7,6 +7,7 @@ since other work on the machine hits both alike. Needs torch; `--rounds N` repea
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -70,15 +71,20 @@ def latency(h, w, rounds):
         print(f"| {h}x{w} | {name} | {wall:.0f} | {cpu:.0f} | {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
 
 
+# A process starts out with the peak memory of the one that started it, which here is large: hence one between.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10]))
+"""
+
+
 def process(command, **environment):
-    """Wall-clock seconds, processor seconds and peak memory (MiB) of a command that must succeed."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
+    """Wall-clock seconds, processor seconds and peak memory (MiB) of a command, which must succeed."""
+    launched = [sys.executable, "-c", LAUNCHER, *command]
+    return json.loads(subprocess.run(launched, env=os.environ | environment, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def folder_times(data, count, rounds):
