@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and the folders they go into."""
 
 import os
+import platform
+import re
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ def atomic_write(path):
     `path`, where the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    temporary = path.parent / f".{_host()}-{os.getpid()}-{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
@@ -39,3 +41,30 @@ def make_folder(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be made ({error.strerror or error}); choose a writable place") from error
+
+
+def remove_leftovers(folder):
+    """Removes what `atomic_write` left in a folder when its process was killed; files of living processes stay."""
+    if os.name != "posix":  # elsewhere there is no harmless way to ask whether a process lives
+        return
+    pattern = re.compile(rf"\.{re.escape(_host())}-(\d+)-[0-9a-f]{{32}}\.tmp")
+    for path in Path(folder).glob(".*.tmp"):
+        if (match := pattern.fullmatch(path.name)) and not _alive(int(match[1])):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:  # harmless, and what it hinders will say so itself
+                return
+
+
+def _host():
+    return re.sub(r"[^A-Za-z0-9.]", "", platform.node())[:40] or "host"
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -11,7 +11,7 @@ from langfuse_jax.errors import CutPrompt, UserError
 
 
 def _fuse(args, rest):
-    from langfuse_jax.folder import fuse_command
+    from langfuse_jax.fuse_command import fuse_command
 
     return fuse_command(args)
 
@@ -46,6 +46,12 @@ def _convert_vgg19(args, rest):
     return convert_vgg19_command(args)
 
 
+def _export(args, rest):
+    from langfuse_jax.export import export_command
+
+    return export_command(args)
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="langfuse-jax",
@@ -54,15 +60,50 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"langfuse-jax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    fuse = commands.add_parser("fuse", help="fuse a pair of images, or two folders of them")
-    fuse.add_argument("--visible", metavar="A", help="visible image, or a folder of them")
+    fuse = commands.add_parser("fuse", help="fuse a pair of images, two folders of them, or two videos")
+    fuse.add_argument("--visible", metavar="A", help="visible image, or a folder of them; or a video")
     fuse.add_argument("--infrared", metavar="B", help="infrared image, or a folder with the same file stems")
-    fuse.add_argument("--out", metavar="C", required=True, help="fused PNG, or the folder for fused PNGs")
+    fuse.add_argument("--out", metavar="C", required=True, help="fused image or video, or the folder for fused images")
     fuse.add_argument("--example", action="store_true", help="fuse a night scene that the package draws itself")
     fuse.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
     fuse.add_argument("--sheet", action="store_true", help="also write infrared | visible | fused side by side")
     fuse.add_argument("--gray", action="store_true", help="write the fused luminance alone, without chroma")
+    fuse.add_argument(
+        "--format", metavar="F", help="png (default), jpg, tiff, webp or bmp; for one file its ending says so"
+    )
+    fuse.add_argument("--bits", type=int, choices=(8, 16), default=8, help="bits per value; 16 as png or tiff")
+    fuse.add_argument(
+        "--infrared-range",
+        metavar="LOW,HIGH",
+        help="raw values of the infrared files that become black and white (default: for 16 bits the 0.5 and 99.5 "
+        "percentiles of each image, for 8 bits 0,255)",
+    )
+    fuse.add_argument("--allow-large", action="store_true", help="fuse images of more than 8192 pixels a side too")
+    fuse.add_argument(
+        "--overwrite", action="store_true", help="fuse again the pairs of a folder that are there already"
+    )
+    fuse.add_argument("--verbose", action="store_true", help="say which canvases and programs a folder took")
+    fuse.add_argument("--canvases", type=int, metavar="N", default=4, help="sizes a folder is padded to, at most (4)")
+    fuse.add_argument(
+        "--batch-size", type=int, metavar="N", help="images at a time (default: 1 on a CPU, else up to 16)"
+    )
+    fuse.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="folder that keeps compiled programs, or off (default: $LANGFUSE_JAX_COMPILATION_CACHE, "
+        "$JAX_COMPILATION_CACHE_DIR, or langfuse_jax in the user's cache folder)",
+    )
+    fuse.add_argument(
+        "--distributed", action="store_true", help="join the JAX processes of a cluster; each takes a share"
+    )
+    fuse.add_argument("--video", action="store_true", help="A and B are videos, or folders of frames; C is a video")
+    fuse.add_argument("--fps", metavar="R", help="frames per second where A and B are folders (25)")
     fuse.set_defaults(run=_fuse, passes_rest=False)
+
+    export = commands.add_parser("export", help="write network and weights to a file that JAX alone can run")
+    export.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")
+    export.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    export.set_defaults(run=_export, passes_rest=False)
 
     embed = commands.add_parser("embed", help="encode the three sentences into a text file for training")
     embed.add_argument("--clip", metavar="C", default=None, help="CLIP folder or hub id (default: the compact CLIP)")

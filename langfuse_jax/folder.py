@@ -1,129 +1,167 @@
-"""`langfuse-jax fuse`: a pair of files, two folders of them, or the example in; PNGs out."""
+"""Fusing two folders: a stream of pairs in, an image file for each out, and on from where an earlier run stopped."""
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from pathlib import Path
 
 from tqdm import tqdm
 
+from langfuse_jax.atomic import remove_leftovers
+from langfuse_jax.canvas import plan, smallest
+from langfuse_jax.encoding import write_image
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import write_png, ycbcr_to_rgb
-from langfuse_jax.pairs import Pair, match_pairs, read_pair
+from langfuse_jax.images import header_size, write_png, ycbcr_to_rgb
+from langfuse_jax.pairs import match_pairs, read_pair
 from langfuse_jax.sheet import side_by_side
 
-
-def fuse_command(args) -> int:
-    """Runs the sub-command: 0 when all is fused, 1 when some pairs of a folder are not; else raises UserError."""
-    if args.example:
-        if args.visible or args.infrared:
-            raise UserError("--example: draws its own images; leave out --visible and --infrared")
-        return _fuse_example(args)
-    for flag, path in (("--visible", args.visible), ("--infrared", args.infrared)):
-        if not path:
-            raise UserError(f"{flag}: is missing; give --visible and --infrared, or --example alone")
-        if not os.path.exists(path):
-            raise UserError(f"{flag} {path}: no such file or folder; check the path")
-    if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
-        raise UserError(
-            f"--visible {args.visible} and --infrared {args.infrared}: one is a file and the other a folder; "
-            "give two files or two folders"
-        )
-    return _fuse_folders(args) if os.path.isdir(args.visible) else _fuse_files(args)
+_SCANNED = 512  # headers looked at, spread evenly over the folder, to choose canvases
 
 
-def _load_fuser(args):
-    from langfuse_jax.fuser import Fuser  # JAX: not before the flags are known to be right
+def fuse_folders(args, load_fuser, processes) -> int:
+    """Fuses two folders by the flags of the command: 0 when all is fused, 1 when some pairs are not.
 
-    return Fuser.load(args.checkpoint)
-
-
-def _fuse_example(args):
-    from langfuse_jax.example import night_scene
-
-    out = _output_folder(args.out)
-    if out.suffix and not out.exists():
-        raise UserError(f"--out {out}: is to be a folder for four images; leave the ending {out.suffix} out")
-    fuser = _load_fuser(args)
-    visible, infrared = night_scene()
-    fused = fuser(visible, infrared)
-    if args.gray:
-        fused = fused @ [0.299, 0.587, 0.114]
-    images = {"infrared": infrared, "visible": visible, "fused": fused}
-    images["sheet"] = side_by_side(list(images.values()))
-    for name, image in images.items():
-        write_png(out / f"{name}.png", image)
-    print(f"wrote {out / 'sheet.png'} (infrared | visible | fused), and each of the three beside it")
-    return 0
-
-
-def _fuse_files(args):
-    pair = Pair(Path(args.visible).stem, Path(args.visible), Path(args.infrared))
-    out = Path(args.out)
-    if out.is_dir() or not out.suffix or args.out.endswith(os.sep):
-        out = _output_folder(args.out) / f"{pair.stem}.png"
-    elif out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the fused image is a PNG; name a file ending in .png, or a folder ending in /")
-    for source in pair[1:]:
-        if out.exists() and out.samefile(source):
-            raise UserError(f"--out {out}: is the source image {source}; choose another name")
-    fuser = _load_fuser(args)
-    sheet = out.with_name(f"{out.stem}_sheet.png") if args.sheet else None
-    _fuse_pair(fuser, read_pair(pair), out, sheet, args.gray)
-    print(f"wrote {out}" + (f" and {sheet}" if sheet else ""))
-    return 0
-
-
-def _fuse_folders(args):
-    out = _output_folder(args.out)
+    Pairs whose outputs are there are passed over, unless --overwrite is given. Of n processes each takes every n-th
+    pair. Raises UserError where no pair can be fused, or written.
+    """
+    out, ending = output_folder(args.out), f".{args.format or 'png'}"
     pairs, alone = match_pairs(args.visible, args.infrared)
     for source in (args.visible, args.infrared):
         if out.exists() and out.samefile(source):
             raise UserError(f"--out {out}: is a folder of source images, which it would overwrite; choose another one")
-    fuser = _load_fuser(args)
-    failed = []
+    check_writable(out)
+    outputs = {out: ending, out / "sheets": ".png"} if args.sheet else {out: ending}
+    for folder in outputs:
+        remove_leftovers(folder)
+    index, count = processes()
+    share, alone = pairs[index::count], alone if index == 0 else []
+    finished = set() if args.overwrite else set.intersection(*(_stems(*output) for output in outputs.items()))
+    left = [pair for pair in share if pair.stem not in finished]
+    progress = tqdm(total=len(left), disable=None if left else True, unit="pair")
+    failed, fused_count = [], 0
 
     def report(stem, problem):
         tqdm.write(f"langfuse-jax: {problem}", file=sys.stderr)
         failed.append(stem)
 
+    def read(pair):
+        return read_pair(pair, args.infrared_range, args.max_side)
+
+    def read_failed(pair, error):
+        report(pair.stem, error)
+        advance(0)
+
+    def write(pair, sources, fused):
+        sheet = out / "sheets" / f"{pair.stem}.png" if args.sheet else None
+        write_fused(out / f"{pair.stem}{ending}", sources, fused, sheet, args)
+        advance(1)
+
+    def advance(fused):
+        nonlocal fused_count
+        with progress.get_lock():
+            fused_count += fused
+            progress.update()
+
     for path in alone:
         report(path.stem, f"{path}: unpaired, no image of that stem in the other folder")
-    # One pair is decoded while the device works on the one before it.
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(read_pair, pairs[0])
-        for i, pair in enumerate(tqdm(pairs, disable=None, unit="pair")):
-            current = following
-            if i + 1 < len(pairs):
-                following = reader.submit(read_pair, pairs[i + 1])
-            try:
-                images = current.result()
-            except UserError as error:
-                report(pair.stem, error)
-                continue
-            sheet = out / "sheets" / f"{pair.stem}.png" if args.sheet else None
-            _fuse_pair(fuser, images, out / f"{pair.stem}.png", sheet, args.gray)
-    total = len(pairs) + len(alone)
-    names = f"; failed: {', '.join(sorted(failed))}" if failed else f" into {out}"
-    print(f"fused {total - len(failed)} of {total}{names}")
+    if left:
+        fuser = load_fuser()
+        from langfuse_jax.compilation import count_programs
+        from langfuse_jax.stream import fuse_stream, program_pixels
+
+        programs = count_programs()
+        canvases = _expected(pairs, left, fuser, args.canvases, program_pixels())
+        try:
+            work = fuse_stream(
+                fuser,
+                left,
+                read,
+                write,
+                canvases=canvases,
+                batch_size=args.batch_size,
+                threads=_threads(),
+                failed=read_failed,
+            )
+        except UserError as error:
+            raise UserError(f"{error}; {fused_count} pairs are fused, the same command goes on from there") from error
+        finally:
+            progress.close()
+        if args.verbose:
+            _tell(work, programs)
+    line = f"fused {fused_count} of {len(share) + len(alone)}"
+    line += "" if failed else f" into {out}"
+    line += f" as process {index} of {count}" if count > 1 else ""
+    if len(left) < len(share):
+        line += f"; {len(share) - len(left)} were there already (--overwrite redoes them)"
+    line += f"; failed: {', '.join(sorted(failed))}" if failed else ""
+    print(line)
     return 1 if failed else 0
 
 
-def _fuse_pair(fuser, images, out, sheet, gray):
-    luma, chroma, infrared = images
-    fused = fuser(luma, infrared)
+def _stems(folder, ending):
+    """The stems of the files of one kind in a folder that may not be there yet."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name.removesuffix(ending) for entry in entries if entry.name.endswith(ending)}
+
+
+def _expected(pairs, left, fuser, limit, worth):
+    """The canvases of a folder, and how many of the pairs that are left will be on each.
+
+    They are chosen for all pairs, so that a run that goes on uses the programs of the run before.
+    """
+    sizes = _some_sizes(pairs, fuser)
+    canvases = plan(sizes, limit, worth * len(sizes) / len(pairs)) if sizes else []
+    sizes = _some_sizes(left, fuser)
+    counts = Counter(smallest(canvases, size) for size in sizes)
+    return {canvas: -(-counts[canvas] * len(left) // max(1, len(sizes))) for canvas in canvases}
+
+
+def _some_sizes(pairs, fuser):
+    step = -(-len(pairs) // _SCANNED)
+    return [fuser.extended_size(size) for pair in pairs[::step] if (size := header_size(pair.visible))]
+
+
+def _threads():
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _tell(work, programs):
+    """What --verbose is to say of a stream."""
+    for (height, width), images in sorted(work.images.items()):
+        print(f"canvas {height}x{width}: {images} images")
+    if work.pixels:
+        waste = work.canvas_pixels / work.pixels - 1
+        print(f"waste: {100 * waste:.1f}% more pixels computed than the images have")
+    print(f"programs: {programs['programs'] - programs['loaded']} compiled, {programs['loaded']} loaded from the cache")
+
+
+def write_fused(path, sources, fused, sheet, args):
+    """Writes fused luma with the chroma of `sources` (unless --gray), and the sheet, if it has a path."""
+    luma, chroma, infrared = sources
     visible = luma
     if chroma is not None:
-        visible = ycbcr_to_rgb(luma, chroma)
-        fused = fused if gray else ycbcr_to_rgb(fused, chroma)
-    write_png(out, fused)
+        fused = fused if args.gray else ycbcr_to_rgb(fused, chroma)
     if sheet:
+        visible = luma if chroma is None else ycbcr_to_rgb(luma, chroma)
         write_png(sheet, side_by_side([infrared, visible, fused]))
+    write_image(path, fused, args.bits)
 
 
-def _output_folder(path):
+def output_folder(path):
     """The folder that --out names; it is made when the first image is written."""
     out = Path(path)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file, and here a folder is needed; choose another name")
     return out
+
+
+def check_writable(folder):
+    """Raises UserError where files in `folder`, or the folder, cannot be made; the disk may still be full later."""
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = f"{above} cannot be written" if above.is_dir() else f"{above} is a file"
+        raise UserError(f"--out {folder}: cannot be written ({reason}); choose a writable place")

@@ -2,12 +2,15 @@
 
 import importlib.resources
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped
+from jaxtyping import Array, Float, Float32, Int32, Shaped
 
+from langfuse_jax.canvas import Size, fit_network, place
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.models.fusion import FusionNet
@@ -19,7 +22,7 @@ class Fuser:
 
     `metadata` tells where the weights come from; its "pad_multiple", if any, asks for images to be reflected at the
     lower and right edge to multiples of so many pixels before the network sees them, as a network trained on such
-    sizes alone needs. The network is compiled once for each size that it sees.
+    sizes alone needs. The network is compiled once for each size, rounded up to multiples of 8, and batch.
     """
 
     def __init__(self, params: dict, metadata: dict | None = None):
@@ -54,8 +57,9 @@ class Fuser:
         """The fused image, float32 in [0, 1], in the shape of `visible`.
 
         Each is (h, w), (h, w, c) or (b, h, w, c) with c = 1 or 3, in uint8, uint16 or floats in [0, 1], of the same h,
-        w and b. The network sees luma (BT.601); a colour visible image keeps its chroma, clipped to RGB. Raises
-        UserError for other shapes, types and values, and for sides under 32 pixels.
+        w and b. The network sees luma (BT.601); a colour visible image keeps its chroma, clipped to RGB. uint16 counts
+        as /65535, raw thermal counts are first to be mapped (`images.thermal_to_unit`). Raises UserError for other
+        shapes, types and values, and for sides under 32 pixels.
         """
         shape = np.shape(visible)
         visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
@@ -72,17 +76,47 @@ class Fuser:
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
 
     def _fuse_gray(self, visible, infrared):
-        # A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
         h, w = visible.shape[1:]
+        visible, infrared = ([self.extend(image) for image in batch] for batch in (visible, infrared))
+        size = visible[0].shape
+        canvas = fit_network(size)
+        # An image that fills its canvas needs no masks, which take a little time.
+        sizes = None if canvas == size else np.tile(np.int32(size), (len(visible), 1))
+        fused = _fuse(self.params, place(visible, canvas), place(infrared, canvas), sizes)
+        return np.array(fused)[:, :h, :w, 0]
+
+    def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
+        """The image as the network is to see it: reflected to multiples of "pad_multiple".
+
+        A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
+        """
         multiple = self.metadata.get("pad_multiple", 1)
-        border = ((0, 0), (0, -h % multiple), (0, -w % multiple))
-        visible, infrared = (np.pad(image, border, mode="reflect")[..., None] for image in (visible, infrared))
-        return np.array(_fuse(self.params, visible, infrared))[:, :h, :w, 0]
+        border = [(0, -side % multiple) for side in image.shape]
+        return np.pad(image, border, mode="reflect") if any(map(any, border)) else image
+
+    def extended_size(self, size: Size) -> Size:
+        """The size that `extend` gives an image of `size`."""
+        multiple = self.metadata.get("pad_multiple", 1)
+        return tuple(side + -side % multiple for side in size)
+
+    def program(self, canvas: Size, batch: int) -> Callable:
+        """The compiled network for a batch of canvases: a function of visible and infrared (b, h, w, 1), sizes (b, 2).
+
+        It gives fused luma (b, h, w, 1) on the device, before it is computed; `FusionNet` says what `sizes` are.
+        """
+        image = jax.ShapeDtypeStruct((batch, *canvas, 1), np.float32)
+        sizes = jax.ShapeDtypeStruct((batch, 2), np.int32)
+        return partial(_fuse.lower(self.params, image, image, sizes).compile(), self.params)
 
 
 @jax.jit
-def _fuse(params: dict, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"]) -> Float[Array, "b h w 1"]:
-    return FusionNet().apply(params, visible, infrared)
+def _fuse(
+    params: dict,
+    visible: Float[Array, "b h w 1"],
+    infrared: Float[Array, "b h w 1"],
+    sizes: Int32[Array, "b 2"] | None,
+) -> Float[Array, "b h w 1"]:
+    return FusionNet().apply(params, visible, infrared, sizes)
 
 
 def _batched(image, name):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS, read_infrared, read_visible
+from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, read_infrared, read_visible
 
 
 class Pair(NamedTuple):
@@ -46,8 +46,11 @@ def _by_stem(folder, role):
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {problem}; give the folder of {role} images")
     images = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in EXTENSIONS or path.name.startswith(".") or not path.is_file():
+    with os.scandir(folder) as entries:  # which knows files from folders without asking for each
+        names = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.is_file())
+    for name in names:
+        path = folder / name
+        if path.suffix.lower() not in EXTENSIONS or name.startswith("."):
             continue
         if path.stem in images:
             raise UserError(f"{images[path.stem]} and {path}: two images of one stem; rename or remove one of them")
@@ -58,14 +61,14 @@ def _by_stem(folder, role):
 
 
 def read_pair(
-    pair: Pair,
+    pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]:
-    """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_visible`.
+    """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
 
     Raises UserError, naming both files, where they differ in size, and as the readers do.
     """
-    luma, chroma = read_visible(pair.visible)
-    infrared = read_infrared(pair.infrared)
+    luma, chroma = read_visible(pair.visible, max_side)
+    infrared = read_infrared(pair.infrared, limits, max_side)
     if luma.shape != infrared.shape:
         sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (luma, infrared)]
         raise UserError(

@@ -70,7 +70,8 @@ def load_fusion(folder: str | os.PathLike) -> tuple[dict, dict]:
 def _check(flat, path):
     """The keys and shapes of a fresh network, and finite values, or a UserError that names what is wrong."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
-    tree = jax.eval_shape(FusionNet().init, jax.random.key(0), image, image)
+    # A key made in here, not outside, is no program to compile.
+    tree = jax.eval_shape(lambda *images: FusionNet().init(jax.random.key(0), *images), image, image)
     shapes = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
     problems = []
     if missing := sorted(shapes.keys() - flat.keys()):

@@ -18,6 +18,9 @@ install_import_hook("langfuse_jax", "beartype.beartype")
 # Tests that build the same step again, as a resumed training does, need not compile it again.
 _programs = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", _programs.name)
+# Nor do the processes that tests start, and the user's own cache stays as it is.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -127,7 +127,10 @@ def test_no_pair_left_is_still_status_one(pairs, fuse):
         ("--visible {t}/vi --infrared {t}/empty --out {t}/o", "{t}/empty: has no infrared images"),
         ("--visible {t}/vi --infrared {t}/ir --out {t}/vi/a.png", "--out {t}/vi/a.png: is a file"),
         ("--visible {t}/vi --infrared {t}/ir --out {t}/ir", "--out {t}/ir: is a folder of source images"),
-        ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o.jpg", "--out {t}/o.jpg: the fused image is a PNG"),
+        (
+            "--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o.gif",
+            "--out {t}/o.gif: is of no known image format",
+        ),
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/vi", "{t}/vi/a.png: is the source image"),
         ("--visible {t}/vi/a.png --infrared {t}/bad.png --out {t}/o.png", "{t}/bad.png: is not an image"),
         ("--visible {t}/vi/a.png --infrared {t}/big.png --out {t}/o.png", "a.png is 40x32 and {t}/big.png is 50x50"),

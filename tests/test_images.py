@@ -2,13 +2,17 @@
 
 import errno
 import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from langfuse_jax import images
-from langfuse_jax.atomic import atomic_write
+from langfuse_jax.atomic import atomic_write, remove_leftovers
+from langfuse_jax.encoding import write_image
 from langfuse_jax.errors import UserError
 
 
@@ -64,8 +68,14 @@ def test_sixteen_bits(tmp_path, suffix):
     deep = np.random.default_rng(2).integers(0, 65536, (33, 47)).astype(np.uint16)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(deep).save(path)
-    np.testing.assert_allclose(images.read_infrared(path), deep / 65535, atol=1e-7)
     np.testing.assert_allclose(images.read_visible(path)[0], deep / 65535, atol=1e-7)
+    np.testing.assert_allclose(images.read_infrared(path, (0, 65535)), deep / 65535, atol=1e-7)
+    # Without limits: half a percent at either end is clipped, in between it is linear.
+    low, high = np.percentile(deep, [0.5, 99.5])
+    infrared = images.read_infrared(path)
+    np.testing.assert_allclose(infrared, np.clip((deep - low) / (high - low), 0, 1), atol=1e-6)
+    assert 0.005 <= (infrared == 1).mean() < 0.007 and 0.005 <= (infrared == 0).mean() < 0.007
+    assert images.infrared_limits(path) == pytest.approx((low, high))
 
 
 def test_big_endian_and_mode_i(tmp_path):
@@ -73,7 +83,9 @@ def test_big_endian_and_mode_i(tmp_path):
     Image.frombytes("I;16B", (47, 33), deep.astype(">u2").tobytes()).save(tmp_path / "b.tif")
     Image.fromarray(deep.astype(np.int32)).save(tmp_path / "i.tif")
     for name in ("b.tif", "i.tif"):
-        np.testing.assert_allclose(images.read_infrared(tmp_path / name), deep / 65535, atol=1e-7)
+        np.testing.assert_allclose(images.read_visible(tmp_path / name)[0], deep / 65535, atol=1e-7)
+        expected = images.thermal_to_unit(deep)
+        np.testing.assert_array_equal(images.read_infrared(tmp_path / name), expected)
     Image.fromarray(np.full((33, 47), 70000, np.int32)).save(tmp_path / "wide.tif")
     with pytest.raises(UserError, match=r"wide\.tif: holds integers beyond 16 bits"):
         images.read_infrared(tmp_path / "wide.tif")
@@ -85,6 +97,66 @@ def test_float_tiff_must_be_in_range(tmp_path, gray):
     Image.fromarray(np.float32(gray) + 290).save(tmp_path / "kelvin.tif")
     with pytest.raises(UserError, match=r"kelvin\.tif: floats run from 290.* scale them"):
         images.read_infrared(tmp_path / "kelvin.tif")
+    kelvin = images.read_infrared(tmp_path / "kelvin.tif", (300, 400))
+    np.testing.assert_allclose(kelvin, np.clip((gray - 10.0) / 100, 0, 1), atol=1e-6)
+
+
+def test_thermal_counts_worked_by_hand():
+    counts = np.array([[100, 200], [300, 500]], np.uint16)
+    np.testing.assert_allclose(images.thermal_to_unit(counts, (200, 400)), [[0, 0], [0.5, 1]])
+    flat = np.full((20, 20), 29000, np.uint16)
+    assert not images.thermal_to_unit(flat).any()
+    flat[0, 0] = 30000  # less than half a percent: the extremes are taken
+    assert images.thermal_to_unit(flat).sum() == 1
+    # A narrow band of counts fills the range, whatever the offset.
+    band = np.random.default_rng(0).integers(0, 900, (50, 60)).astype(np.uint16)
+    np.testing.assert_allclose(images.thermal_to_unit(band), images.thermal_to_unit(band + np.uint16(28000)), atol=1e-6)
+
+
+def test_limits_apply_to_eight_bits_and_colour_too(tmp_path, gray):
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    Image.fromarray(np.dstack([gray] * 3)).save(tmp_path / "c.png")
+    expected = np.clip((gray - 50.0) / 100, 0, 1)
+    for name in ("a.png", "c.png"):
+        np.testing.assert_allclose(images.read_infrared(tmp_path / name, (50, 150)), expected, atol=1e-6)
+        assert images.infrared_limits(tmp_path / name) is None
+
+
+def test_infrared_of_sixteen_bits_in_colour_is_refused(tmp_path, rgb):
+    write_image(tmp_path / "a.png", np.float32(rgb) / 255, bits=16)
+    write_image(tmp_path / "a.tif", np.float32(rgb) / 255, bits=16)
+    for name in ("a.png", "a.tif"):
+        with pytest.raises(UserError, match=r"a\.\w+: is infrared of 16 bits in colour; save it as gray"):
+            images.read_infrared(tmp_path / name)
+        luma, chroma = images.read_visible(tmp_path / name)  # the upper eight bits
+        np.testing.assert_allclose(images.ycbcr_to_rgb(luma, chroma), np.float32(rgb) / 255, atol=0.005)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_large_images_are_refused_before_they_are_decoded(tmp_path):
+    Image.new("L", (8200, 40)).save(tmp_path / "wide.png")
+    Image.new("1", (20000, 20000)).save(tmp_path / "bomb.png")
+    Image.new("1", (10000, 10000)).save(tmp_path / "warned.png")
+    for name, told in (("wide", "is 8200x40"), ("warned", "is 10000x10000"), ("bomb", "has more than 178956970")):
+        with pytest.raises(UserError, match=rf"{name}\.png: {told} pixels; .*--allow-large"):
+            images.read_visible(tmp_path / f"{name}.png")
+    assert images.read_infrared(tmp_path / "wide.png", max_side=None).shape == (40, 8200)
+    # The header alone is enough to tell.
+    data = (tmp_path / "wide.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[:60])
+    with pytest.raises(UserError, match="is 8200x40 pixels; sides over 8192 are refused"):
+        images.read_visible(tmp_path / "cut.png")
+
+
+def test_header_size(tmp_path, gray):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gray).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("no image")
+    assert images.header_size(tmp_path / "a.jpg") == (56, 40) == images.read_infrared(tmp_path / "a.jpg").shape
+    assert images.header_size(tmp_path / "a.png") == (40, 56)
+    assert images.header_size(tmp_path / "bad.png") is None and images.header_size(tmp_path / "none.png") is None
 
 
 def test_alpha_is_dropped_and_palette_looked_up(tmp_path, rgb, gray):
@@ -184,3 +256,24 @@ def test_no_folder_can_be_made_under_a_file(tmp_path, gray):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         images.write_png(tmp_path / "file" / "a.png", gray)
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    program = """if True:
+        import os, sys
+        from langfuse_jax.atomic import atomic_write
+        with atomic_write(sys.argv[1]) as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".") and left.name.endswith(".tmp")
+    mine = left.with_name(left.name.replace(left.name.split("-")[-2], str(os.getpid())))
+    other = tmp_path / ".notes.tmp"
+    mine.touch()
+    other.touch()
+    remove_leftovers(tmp_path)
+    assert set(tmp_path.iterdir()) == {mine, other}
+    remove_leftovers(tmp_path / "none")

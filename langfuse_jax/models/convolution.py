@@ -2,8 +2,9 @@
 
 GPU and TPU take the library's convolutions and their gradients. XLA's CPU backend has a fast path for some convolutions
 only; the others (few outputs, strided input gradients, everything transposed) fall to a loop up to a hundred times
-slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind
-(benchmarks/RESULTS.md has the times).
+slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind, and what is not
+differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). What is not differentiated is chosen when
+a program is lowered, so that one export serves several platforms; gradients are chosen when they are traced.
 """
 
 from functools import partial
@@ -13,22 +14,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
+
 
 def conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding: int = 0
 ) -> Float[Array, "b h2 w2 d"]:
     """Convolution without bias, stride 1 or 2, of `x` zero-padded by `padding` on every side."""
-    x = zero_pad(x, padding)
-    if jax.default_backend() == "cpu":
-        return _cpu_conv(x, _vary_like(x, kernel), stride)
-    return library_conv(x, kernel, stride)
+    return _conv(x, _vary_like(x, kernel), stride, padding)
 
 
 def conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "b h2 w2 d"]:
     """Transposed convolution, stride 2, no bias: out[2i + p, 2j + q] sums x[i, j] @ kernel[p, q]; h2 = 2h + k - 2."""
-    if jax.default_backend() == "cpu":
-        return _cpu_conv_transpose(x, _vary_like(x, kernel))
-    return library_conv_transpose(x, kernel)
+    return _conv_transpose(x, _vary_like(x, kernel))
 
 
 def zero_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2 c"]:
@@ -59,23 +57,45 @@ def _vary_like(x, kernel):
     return jnp.where(True, kernel, lax.stop_gradient(x[0, 0, 0, 0]))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, kernel, stride, padding):
+    def library(x, kernel):
+        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
+
+    def cpu(x, kernel):
+        if padding:
+            return library(x, kernel)
+        # Winograd's sums and differences would cost half precision its digits.
+        if kernel.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32:
+            return winograd_conv(x, kernel)
+        return _cpu_conv(x, kernel, stride)
+
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=library)
+
+
+def _conv_forward(x, kernel, stride, padding):
+    x = zero_pad(x, padding)
+    cpu = jax.default_backend() == "cpu"
+    return (_cpu_conv if cpu else library_conv)(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, padding, residuals, g):
+    x, kernel = residuals
+    if jax.default_backend() == "cpu":
+        dx, dkernel = _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel, stride, g)
+    else:
+        dx, dkernel = jax.vjp(partial(library_conv, stride=stride), x, kernel)[1](g)
+    h, w = x.shape[1:3]
+    return dx[:, padding : h - padding, padding : w - padding], dkernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
 def _cpu_conv(x, kernel, stride):
     if kernel.shape[-1] == 1 and stride == 1:
         return _shift_and_add(x, kernel)
     return _padded_library_conv(x, kernel, stride)
-
-
-def _cpu_conv_forward(x, kernel, stride):
-    return _cpu_conv(x, kernel, stride), (x, kernel)
-
-
-def _cpu_conv_backward(stride, residuals, g):
-    x, kernel = residuals
-    return _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel, stride, g)
-
-
-_cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
 
 
 def _conv_input_gradient(shape, kernel, stride, g):
@@ -83,7 +103,7 @@ def _conv_input_gradient(shape, kernel, stride, g):
     swapped = kernel.swapaxes(2, 3)
     if stride == 1:
         return _cpu_conv(zero_pad(g, kernel.shape[0] - 1), swapped[::-1, ::-1], 1)
-    dx = _cpu_conv_transpose(g, swapped)
+    dx = _depth_to_space(g, swapped)
     # Rows and columns that no window reached.
     return jnp.pad(dx, [(0, full - got) for full, got in zip(shape, dx.shape, strict=True)])
 
@@ -122,7 +142,16 @@ def _shift_and_add(x, kernel):
 
 
 @jax.custom_vjp
-def _cpu_conv_transpose(x, kernel):
+def _conv_transpose(x, kernel):
+    def cpu(x, kernel):
+        if kernel.shape[:2] == (5, 5) and x.dtype == jnp.float32:
+            return winograd_conv_transpose(x, kernel)
+        return _depth_to_space(x, kernel)
+
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=library_conv_transpose)
+
+
+def _depth_to_space(x, kernel):
     """One stride-1 convolution to 4 d channels (the four parities of the output), then depth to space."""
     size, _, c, d = kernel.shape
     b, h, w, _ = x.shape
@@ -135,13 +164,17 @@ def _cpu_conv_transpose(x, kernel):
     return y[:, : 2 * h + size - 2, : 2 * w + size - 2]
 
 
-def _cpu_conv_transpose_forward(x, kernel):
-    return _cpu_conv_transpose(x, kernel), (x, kernel)
+def _conv_transpose_forward(x, kernel):
+    cpu = jax.default_backend() == "cpu"
+    return (_depth_to_space if cpu else library_conv_transpose)(x, kernel), (x, kernel)
 
 
-def _cpu_conv_transpose_backward(residuals, g):
-    """Both gradients are matrix products with the same windows of `g`; one sample at a time keeps them in the cache."""
+def _conv_transpose_backward(residuals, g):
+    """On the CPU both gradients are matrix products with the same windows of `g`; one sample at a time keeps them in
+    the cache."""
     x, kernel = residuals
+    if jax.default_backend() != "cpu":
+        return jax.vjp(library_conv_transpose, x, kernel)[1](g)
     size, _, c, d = kernel.shape
     matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
 
@@ -155,7 +188,7 @@ def _cpu_conv_transpose_backward(residuals, g):
     return dx, kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
 
 
-_cpu_conv_transpose.defvjp(_cpu_conv_transpose_forward, _cpu_conv_transpose_backward)
+_conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
 def _windows(x, size, stride):

@@ -5,6 +5,8 @@ modulated by the styles. It is the network of "Infrared and visible image fusion
 (arXiv 2402.16267), 5 776 977 parameters, layer for layer, so its published weights fit (`langfuse_jax.convert.fusion`).
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -14,8 +16,12 @@ from langfuse_jax.models.layers import (
     Conv,
     ConvTranspose,
     LayerNorm,
+    Sizes,
     adaptive_instance_norm,
+    global_mean,
     instance_norm,
+    joint_conv,
+    zero_outside,
 )
 
 MIN_SIDE = 32
@@ -26,6 +32,10 @@ class FusionNet(nn.Module):
 
     Both inputs are (b, h, w, 1) floats in [0, 1], any h, w >= 32. Convolutions run in `dtype`; parameters, statistics
     and the result are float32. Raises ValueError for smaller images.
+
+    With `sizes` (b, 2), integers that may be traced, the inputs are canvases: sample i is the top-left `sizes[i]` =
+    (height, width) pixels of them, at least 32 each. It is fused as it would be alone, whatever is outside; the result
+    is zero there.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -37,49 +47,72 @@ class FusionNet(nn.Module):
         self.style_infrared = StyleEncoder(self.dtype)
         self.decoder = Decoder(self.dtype)
 
-    def __call__(self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"]) -> Float[Array, "b h w 1"]:
+    def __call__(
+        self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
+    ) -> Float[Array, "b h w 1"]:
         h, w = visible.shape[1:3]
-        if min(h, w) < MIN_SIDE:
+        if h < MIN_SIDE or w < MIN_SIDE:
             raise ValueError(f"images of {h}x{w} pixels are too small: the fusion network needs {MIN_SIDE} per side")
-        content = jnp.concatenate([self.content_visible(visible), self.content_infrared(infrared)], -1)
-        style = jnp.concatenate(self.styles(visible, infrared), -1)
-        return self.decoder(content, style)[:, :h, :w]
+        visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
+        codes = (
+            _encode(self.content_visible, self.style_visible, visible, sizes),
+            _encode(self.content_infrared, self.style_infrared, infrared, sizes),
+        )
+        content, style = (jnp.concatenate(code, -1) for code in zip(*codes, strict=True))
+        return zero_outside(self.decoder(content, style, (h, w), sizes), sizes)
 
     def styles(
-        self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"]
+        self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> tuple[Float[Array, "b 8"], Float[Array, "b 8"]]:
         """The style codes of the two sources."""
-        return self.style_visible(visible), self.style_infrared(infrared)
+        visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
+        return (
+            self.style_visible(self.style_visible.stem(visible, sizes), sizes),
+            self.style_infrared(self.style_infrared.stem(infrared, sizes), sizes),
+        )
+
+
+def _encode(content, style, image, sizes):
+    """Content and style of one source. The stems of both see the same pixels: one convolution, twice as fast."""
+    stems = joint_conv([content.stem, style.stem], image, sizes)
+    return content(stems[..., :16], sizes), style(stems[..., 16:], sizes)
 
 
 class ContentEncoder(nn.Module):
-    """What is where: (b, h, w, 1) -> (b, h//8, w//8, 128), instance-normalised throughout."""
+    """What is where: the `stem` of an image (b, h, w, 16) -> (b, h//8, w//8, 128), instance-normalised throughout."""
 
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 1"]) -> Float[Array, "b h2 w2 128"]:
-        x = nn.relu(instance_norm(Conv(16, 7, reflect=3, dtype=self.dtype, name="stem")(x)))
-        for i, features in enumerate((32, 64, 128)):
-            x = Conv(features, 4, stride=2, zeros=1, dtype=self.dtype, name=f"down_{i}")(x)
-            x = nn.relu(instance_norm(x))
-        for i in range(2):
-            x = ResidualBlock(self.dtype, name=f"block_{i}")(x, [instance_norm, instance_norm])
+    def setup(self):
+        self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
+        self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 128)]
+        self.block = [ResidualBlock(self.dtype) for _ in range(2)]
+
+    def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b h2 w2 128"]:
+        x = nn.relu(instance_norm(x, sizes))
+        for down in self.down:
+            x, sizes = down(x), _halved(sizes)
+            x = nn.relu(instance_norm(x, sizes))
+        for block in self.block:
+            x = block(x, [instance_norm, instance_norm], sizes)
         return x
 
 
 class StyleEncoder(nn.Module):
-    """How it looks overall: (b, h, w, 1) -> (b, 8). No norms: they would remove what a style is."""
+    """How it looks overall: the `stem` of an image (b, h, w, 16) -> (b, 8). Without norms, which remove a style."""
 
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 1"]) -> Float[Array, "b 8"]:
-        x = nn.relu(Conv(16, 7, reflect=3, dtype=self.dtype, name="stem")(x))
-        for i, features in enumerate((32, 64, 64)):
-            x = nn.relu(Conv(features, 4, stride=2, zeros=1, dtype=self.dtype, name=f"down_{i}")(x))
-        x = x.astype(jnp.float32).mean((1, 2), keepdims=True)
-        return Conv(8, 1, name="head")(x)[:, 0, 0]
+    def setup(self):
+        self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
+        self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 64)]
+        self.head = Conv(8, 1)
+
+    def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b 8"]:
+        x = nn.relu(x)
+        for down in self.down:
+            x, sizes = nn.relu(down(zero_outside(x, sizes))), _halved(sizes)
+        return self.head(global_mean(x, sizes))[:, 0, 0]
 
 
 class ResidualBlock(nn.Module):
@@ -88,28 +121,45 @@ class ResidualBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], norms: list) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], norms: list, sizes: Sizes = None) -> Float[Array, "b h w c"]:
         channels = x.shape[-1]
-        y = nn.relu(norms[0](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_0")(x)))
-        return x + norms[1](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_1")(y))
+        y = nn.relu(norms[0](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_0")(x, sizes), sizes=sizes))
+        return x + norms[1](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_1")(y, sizes), sizes=sizes)
 
 
 class Decoder(nn.Module):
-    """Content (b, h, w, 256) and style (b, 16) -> image (b, 8h+21, 8w+21, 1) in [0, 1]."""
+    """Content (b, h//8, w//8, 256) and style (b, 16) -> image (b, h, w, 1) in [0, 1], (h, w) given as `shape`.
+
+    Three transposed convolutions make 8 (h//8) + 21 rows; their norms see all of them, the image keeps the first h.
+    """
 
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w 256"], style: Float[Array, "b 16"]) -> Float[Array, "b h2 w2 1"]:
+    def __call__(
+        self,
+        x: Float[Array, "b h2 w2 256"],
+        style: Float[Array, "b 16"],
+        shape: tuple,  # symbolic in an export
+        sizes: Sizes = None,
+    ) -> Float[Array, "b h w 1"]:
         # Block, norm, (shift, scale), channel.
         modulation = StyleMLP(name="mlp")(style).reshape(-1, 2, 2, 2, 256)
+        for _ in range(3):
+            sizes = _halved(sizes)
         for i in range(2):
-            norms = [_modulated_norm(modulation[:, i, j]) for j in range(2)]
-            x = ResidualBlock(self.dtype, name=f"block_{i}")(x, norms)
+            norms = [
+                partial(adaptive_instance_norm, shift=modulation[:, i, j, 0], scale=modulation[:, i, j, 1])
+                for j in range(2)
+            ]
+            x = ResidualBlock(self.dtype, name=f"block_{i}")(x, norms, sizes)
         for i, features in enumerate((128, 64, 32)):
             x = ConvTranspose(features, 5, dtype=self.dtype, name=f"up_{i}")(x)
-            x = nn.relu(LayerNorm(name=f"up_norm_{i}")(x))
-        x = Conv(1, 7, reflect=3, dtype=self.dtype, name="head")(x)
+            sizes = None if sizes is None else 2 * sizes + 3
+            x = nn.relu(LayerNorm(name=f"up_norm_{i}")(x, sizes))
+        # The network reflects 3 pixels at every edge, but at least 14 rows lie between the image and the lower edge.
+        x = jnp.pad(x[:, : shape[0] + 3, : shape[1] + 3], ((0, 0), (3, 0), (3, 0), (0, 0)), mode="reflect")
+        x = Conv(1, 7, dtype=self.dtype, name="head")(x)
         return jnp.clip(jnp.tanh(x.astype(jnp.float32)), 0.0, 1.0)
 
 
@@ -135,8 +185,6 @@ def _symmetric_uniform(bound):
     return init
 
 
-def _modulated_norm(shift_scale):
-    def norm(x):
-        return adaptive_instance_norm(x, shift_scale[:, 0], shift_scale[:, 1])
-
-    return norm
+def _halved(sizes):
+    """Sizes after a convolution of 4x4, stride 2, on a map padded by 1."""
+    return None if sizes is None else sizes // 2

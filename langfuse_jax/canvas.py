@@ -1,0 +1,65 @@
+"""Canvases: the few sizes that a folder of ragged images is padded to, since each is a program to be compiled."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+Size = tuple[int, int]  # height, width
+
+GRAIN = 8  # canvases have sides that are multiples of it, as the network asks
+_DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain
+
+
+def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
+    """At most `limit` canvases on which all `sizes` fit, the most used first.
+
+    It starts with a canvas for each size, sides rounded up to multiples of 8, and merges the two whose merger adds the
+    fewest pixels over all images, until `limit` are left and each further merger would add more than `worth` pixels:
+    what a program costs in terms of pixels that could be fused in the time it takes.
+    """
+    sizes, grain = list(sizes), GRAIN
+    while len(counted := Counter(_rounded(size, grain) for size in sizes)) > max(limit, _DISTINCT):
+        grain *= 2
+    boxes, counts = np.array(list(counted)).reshape(-1, 2), np.array(list(counted.values()))
+    while len(boxes) > 1:
+        areas = boxes.prod(1) * counts
+        merged = np.maximum(boxes[:, None], boxes[None])
+        cost = merged.prod(2) * (counts[:, None] + counts) - areas[:, None] - areas
+        cost[np.tril_indices(len(boxes))] = np.iinfo(cost.dtype).max
+        i, j = np.unravel_index(cost.argmin(), cost.shape)
+        if len(boxes) <= limit and cost[i, j] > worth:
+            break
+        boxes[i], counts[i] = merged[i, j], counts[i] + counts[j]
+        boxes, counts = np.delete(boxes, j, 0), np.delete(counts, j)
+    return [tuple(map(int, boxes[i])) for i in np.argsort(-counts, kind="stable")]
+
+
+def smallest(canvases: Iterable[Size], size: Size) -> Size:
+    """The canvas of the fewest pixels that holds `size`; where none does, a new one.
+
+    A new one has its sides rounded up to 1, 1.25, 1.5 or 1.75 times a power of two (or a multiple of 8), so that sizes
+    nobody planned for do not open a canvas each.
+    """
+    fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
+    if fitting:
+        return min(fitting, key=lambda canvas: (canvas[0] * canvas[1], canvas))
+    return tuple(_rounded((side,), max(GRAIN, 2 ** ((side - 1).bit_length() - 3)))[0] for side in size)
+
+
+def fit_network(size: Size) -> Size:
+    """The smallest canvas for one size."""
+    return _rounded(size, GRAIN)
+
+
+def place(images: Sequence[Float32[np.ndarray, "_ _"]], canvas: Size) -> Float32[np.ndarray, "b h w 1"]:
+    """Each image in the top-left corner of a canvas of zeros."""
+    batch = np.zeros((len(images), *canvas, 1), np.float32)
+    for empty, image in zip(batch, images, strict=True):
+        empty[: image.shape[0], : image.shape[1], 0] = image
+    return batch
+
+
+def _rounded(size, grain):
+    return tuple(-(-side // grain) * grain for side in size)

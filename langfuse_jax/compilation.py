@@ -1,0 +1,101 @@
+"""JAX's persistent compilation cache, on by default: a program is compiled once on a machine, not once a run."""
+
+import hashlib
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import jaxlib
+
+from langfuse_jax.errors import UserError
+
+FLAG, VARIABLE = "--compilation-cache", "LANGFUSE_JAX_COMPILATION_CACHE"
+
+
+def keep_programs(choice: str | None = None) -> str | None:
+    """Switches the cache on and returns its folder, or None where it is off.
+
+    The folder is the first of: `choice`, the environment variable LANGFUSE_JAX_COMPILATION_CACHE (either may be "off"),
+    what JAX was told itself (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
+    own, programs of differing machines stay apart: those of another processor may not run. Raises UserError for a
+    folder that was asked for and cannot be written; without the default one, programs are compiled anew each time.
+    """
+    source = FLAG if choice else VARIABLE
+    choice = choice or os.environ.get(VARIABLE)
+    if choice == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    for option, variable, value in (
+        ("jax_persistent_cache_min_compile_time_secs", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0.0),
+        ("jax_persistent_cache_min_entry_size_bytes", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", -1),
+    ):
+        if variable not in os.environ:
+            jax.config.update(option, value)
+    if not choice and jax.config.jax_compilation_cache_dir:
+        return jax.config.jax_compilation_cache_dir
+    root = Path(choice) if choice else _user_cache() / "langfuse_jax"
+    folder = root / f"jaxlib-{jaxlib.__version__}-{_machine()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        if choice:
+            reason = error.strerror or error
+            raise UserError(f"{source} {choice}: cannot be written ({reason}); give a folder, or off") from error
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if warnings.showwarning is not _hear:
+        global _show
+        _show, warnings.showwarning = warnings.showwarning, _hear
+    return str(folder)
+
+
+_show = warnings.showwarning
+
+
+def _hear(message, *args, **kwargs):
+    """JAX warns of a cache that fails and goes on; once damaged entries are gone it fills in new ones."""
+    if "Error reading persistent compilation cache" in str(message):  # of a run that was killed while it wrote one
+        for entry in Path(jax.config.jax_compilation_cache_dir).glob("*-cache"):
+            entry.unlink(missing_ok=True)
+    elif "Error writing persistent compilation cache" not in str(message):
+        _show(message, *args, **kwargs)
+
+
+def count_programs() -> dict[str, int]:
+    """A dictionary that counts from now on: "programs" made ready, and those of them "loaded" from the cache."""
+    counts = {"programs": 0, "loaded": 0}
+
+    def made(event, _, **__):
+        if event == "/jax/core/compile/backend_compile_duration":  # of one that is loaded, too
+            counts["programs"] += 1
+
+    def loaded(event, **_):
+        if event == "/jax/compilation_cache/cache_hits":
+            counts["loaded"] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(made)
+    jax.monitoring.register_event_listener(loaded)
+    return counts
+
+
+def _user_cache():
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+
+
+def _machine():
+    """A short name for what a compiled program may rely on: the processor and its instruction sets."""
+    facts = {platform.machine(), platform.processor()}
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            facts |= {line for line in file if line.startswith(("flags", "Features", "model name"))}
+    return hashlib.sha256("".join(sorted(facts)).encode()).hexdigest()[:12]

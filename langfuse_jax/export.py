@@ -1,0 +1,61 @@
+"""`langfuse-jax export`: the network and its weights in one file, for programs that have JAX but not this package."""
+
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jaxtyping import Array, Float, Int
+
+from langfuse_jax.atomic import atomic_write
+from langfuse_jax.errors import UserError
+from langfuse_jax.fuser import Fuser
+from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
+from langfuse_jax.models.layers import zero_outside
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_command(args) -> int:
+    """Runs the sub-command. Raises UserError for a checkpoint that cannot be read or a file that cannot be written."""
+    out = Path(args.out)
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file, such as {out / 'model.stablehlo'}")
+    fuser = Fuser.load(args.checkpoint)
+    with atomic_write(out) as file:  # opened first: a place that cannot be written is found before the work
+        artefact = export_fusion(fuser.params, fuser.metadata.get("pad_multiple", 1))
+        file.write(artefact)
+    print(f"wrote {out} ({len(artefact) / 2**20:.1f} MiB, for {', '.join(PLATFORMS)})")
+    return 0
+
+
+def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
+    """A serialised `jax.export` artefact of `(visible, infrared, sizes) -> fused`, weights inside, for `PLATFORMS`.
+
+    The arguments are those of `FusionNet` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights and
+    widths, for any b and any H and W that are multiples of 8 (and of `pad_multiple`) from 32. Samples are reflected at
+    the lower and right edge to multiples of `pad_multiple` before they are fused, as `Fuser` does.
+    """
+    step = math.lcm(8, pad_multiple)
+    scope = export.SymbolicScope([f"h >= {-(-MIN_SIDE // step)}", f"w >= {-(-MIN_SIDE // step)}"])
+    batch, height, width = export.symbolic_shape(f"b, {step}*h, {step}*w", scope=scope)
+    canvas = jax.ShapeDtypeStruct((batch, height, width, 1), jnp.float32)
+    sizes = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
+
+    @jax.jit
+    def fuse(visible, infrared, sizes):
+        padded = -(-sizes // pad_multiple) * pad_multiple
+        fused = FusionNet().apply(params, _mirrored(visible, sizes), _mirrored(infrared, sizes), padded)
+        return zero_outside(fused, sizes)
+
+    return export.export(fuse, platforms=PLATFORMS)(canvas, canvas, sizes).serialize()
+
+
+def _mirrored(x: Float[Array, "b h w 1"], sizes: Int[Array, "b 2"]) -> Float[Array, "b h w 1"]:
+    """`x` with what lies below and right of each sample replaced by its reflection, the border pixel not repeated."""
+    for axis in (1, 2):
+        last = sizes[:, axis - 1, None] - 1
+        source = jnp.maximum(last - jnp.abs(jnp.arange(x.shape[axis]) - last), 0)
+        x = jnp.take_along_axis(x, jnp.expand_dims(source, (2, 3) if axis == 1 else (1, 3)), axis)
+    return x

@@ -1,0 +1,128 @@
+"""`langfuse-jax fuse`: a pair of files, two folders of them, two videos, or the example in; images or a video out."""
+
+import math
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from langfuse_jax.encoding import FORMATS, check_output
+from langfuse_jax.errors import UserError
+from langfuse_jax.folder import check_writable, fuse_folders, output_folder, write_fused
+from langfuse_jax.images import MAX_SIDE, write_png
+from langfuse_jax.pairs import Pair, read_pair
+from langfuse_jax.sheet import side_by_side
+
+
+def fuse_command(args) -> int:
+    """Runs the sub-command: 0 when all is fused, 1 when some pairs of a folder are not; else raises UserError."""
+    _check_values(args)
+    if args.example:
+        if args.visible or args.infrared:
+            raise UserError("--example: draws its own images; leave out --visible and --infrared")
+        return _fuse_example(args)
+    for flag, path in (("--visible", args.visible), ("--infrared", args.infrared)):
+        if not path:
+            raise UserError(f"{flag}: is missing; give --visible and --infrared, or --example alone")
+        if not os.path.exists(path):
+            raise UserError(f"{flag} {path}: no such file or folder; check the path")
+    if args.video:
+        from langfuse_jax.video import fuse_video
+
+        return fuse_video(args, partial(_load_fuser, args))
+    if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
+        raise UserError(
+            f"--visible {args.visible} and --infrared {args.infrared}: one is a file and the other a folder; "
+            "give two files or two folders"
+        )
+    if not os.path.isdir(args.visible):
+        return _fuse_files(args)
+    return fuse_folders(args, partial(_load_fuser, args), partial(_processes, args))
+
+
+def _check_values(args):
+    """Replaces the texts of flags by what they mean, and refuses those that mean nothing."""
+    for flag, value in (("--canvases", args.canvases), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} {value}: must be at least 1")
+    if args.infrared_range is not None:
+        try:
+            low, high = map(float, args.infrared_range.split(","))
+        except ValueError:
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            raise UserError(f"--infrared-range {args.infrared_range}: give two numbers LOW,HIGH, the low one first")
+        args.infrared_range = low, high
+    if args.format is not None:
+        args.format = args.format.lower().lstrip(".")
+        if args.format not in FORMATS:
+            raise UserError(f"--format {args.format}: is none of {', '.join(FORMATS)}")
+    check_output(f"x.{args.format or 'png'}", args.bits, "--format")
+    args.max_side = None if args.allow_large else MAX_SIDE
+    if args.allow_large:
+        Image.MAX_IMAGE_PIXELS = None  # Pillow has a limit of its own
+
+
+def _load_fuser(args):
+    # JAX: not before the flags are known to be right.
+    from langfuse_jax.compilation import keep_programs
+    from langfuse_jax.fuser import Fuser
+
+    keep_programs(args.compilation_cache)
+    return Fuser.load(args.checkpoint)
+
+
+def _processes(args):
+    """(index, count) of the JAX processes that share the work; JAX is not imported to learn that there is one."""
+    if args.distributed:
+        import jax
+
+        try:
+            # Whoever is done first waits for the others before it ends: a day, not five minutes.
+            jax.distributed.initialize(shutdown_timeout_seconds=86400)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"--distributed: JAX finds no cluster ({reason}); leave it out for one process") from error
+    jax = sys.modules.get("jax")
+    return (jax.process_index(), jax.process_count()) if jax else (0, 1)
+
+
+def _fuse_example(args):
+    from langfuse_jax.example import night_scene
+
+    out = output_folder(args.out)
+    if out.suffix and not out.exists():
+        raise UserError(f"--out {out}: is to be a folder for four images; leave the ending {out.suffix} out")
+    fuser = _load_fuser(args)
+    visible, infrared = night_scene()
+    fused = fuser(visible, infrared)
+    if args.gray:
+        fused = fused @ [0.299, 0.587, 0.114]
+    images = {"infrared": infrared, "visible": visible, "fused": fused}
+    images["sheet"] = side_by_side(list(images.values()))
+    for name, image in images.items():
+        write_png(out / f"{name}.png", image)
+    print(f"wrote {out / 'sheet.png'} (infrared | visible | fused), and each of the three beside it")
+    return 0
+
+
+def _fuse_files(args):
+    pair = Pair(Path(args.visible).stem, Path(args.visible), Path(args.infrared))
+    out = Path(args.out)
+    if out.is_dir() or not out.suffix or args.out.endswith(os.sep):
+        out = output_folder(args.out) / f"{pair.stem}.{args.format or 'png'}"
+    elif args.format and FORMATS.get(out.suffix[1:].lower()) != FORMATS[args.format]:
+        raise UserError(f"--format {args.format}: and the ending of --out {out} differ; leave --format out")
+    check_output(out, args.bits, "--out")
+    for source in pair[1:]:
+        if out.exists() and out.samefile(source):
+            raise UserError(f"--out {out}: is the source image {source}; choose another name")
+    check_writable(out.parent)
+    luma, chroma, infrared = read_pair(pair, args.infrared_range, args.max_side)
+    fused = _load_fuser(args)(luma, infrared)
+    sheet = out.with_name(f"{out.stem}_sheet.png") if args.sheet else None
+    write_fused(out, (luma, chroma, infrared), fused, sheet, args)
+    print(f"wrote {out}" + (f" and {sheet}" if sheet else ""))
+    return 0

@@ -1,0 +1,67 @@
+"""Programs are kept between runs: where, and what a run without, or with a damaged, cache does."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from langfuse_jax.images import write_png
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    rng = np.random.default_rng(0)
+    for role in ("vi", "ir"):
+        write_png(folder / role / "a.png", rng.random((32, 32)))
+    return folder
+
+
+@pytest.fixture
+def fuse(pair, tmp_path):
+    """Runs the command in a process of its own: (status, programs compiled, programs loaded, stderr)."""
+
+    def run(*flags, **environment):
+        argv = ["--visible", pair / "vi", "--infrared", pair / "ir", "--out", tmp_path / "out", "--overwrite"]
+        clean = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
+        done = subprocess.run(
+            [sys.executable, "-m", "langfuse_jax", "fuse", *argv, "--verbose", *flags],
+            capture_output=True,
+            text=True,
+            env={**clean, "XDG_CACHE_HOME": str(tmp_path / "home"), **environment},
+        )
+        counts = re.search(r"programs: (\d+) compiled, (\d+) loaded", done.stdout)
+        return done.returncode, *(map(int, counts.groups()) if counts else (None, None)), done.stderr
+
+    return run
+
+
+def test_a_second_run_compiles_nothing_and_damage_is_mended(fuse, tmp_path):
+    assert fuse() == (0, 1, 0, "")
+    (entry,) = (tmp_path / "home" / "langfuse_jax").rglob("*-cache")
+    assert fuse() == (0, 0, 1, "")
+    entry.write_bytes(entry.read_bytes()[:1000])
+    assert fuse() == (0, 1, 0, "")
+    # The same folder by the flag, which the environment does not overrule.
+    folder = str(tmp_path / "home" / "langfuse_jax")
+    assert fuse("--compilation-cache", folder, LANGFUSE_JAX_COMPILATION_CACHE="off") == (0, 0, 1, "")
+
+
+def test_off_and_jax_own_folder(fuse, tmp_path):
+    own = tmp_path / "own"
+    assert fuse(JAX_COMPILATION_CACHE_DIR=str(own)) == (0, 1, 0, "")
+    assert len(list(own.glob("*-cache"))) == 1 and not (tmp_path / "home").exists()
+    off = {"JAX_COMPILATION_CACHE_DIR": str(own), "LANGFUSE_JAX_COMPILATION_CACHE": "off"}
+    assert fuse(**off) == (0, 1, 0, "")
+
+
+def test_a_folder_that_cannot_be_written(fuse, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, _, told = fuse("--compilation-cache", str(tmp_path / "file" / "x"))
+    assert status == 2 and told.count("\n") == 1
+    assert f"--compilation-cache {tmp_path / 'file' / 'x'}: cannot be written (Not a directory)" in told
+    status, _, _, told = fuse(LANGFUSE_JAX_COMPILATION_CACHE=str(tmp_path / "file"))
+    assert status == 2 and f"LANGFUSE_JAX_COMPILATION_CACHE {tmp_path / 'file'}: cannot be written" in told

@@ -1,0 +1,90 @@
+"""The exported network: README's lines run it without the package, to the package's numbers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import export
+
+from langfuse_jax.cli import main
+from langfuse_jax.errors import UserError
+from langfuse_jax.example import night_scene
+from langfuse_jax.export import _mirrored
+from langfuse_jax.fuser import Fuser
+from langfuse_jax.images import write_png
+
+# What a machine has where only JAX is installed.
+_WITHOUT_PACKAGE = """
+import sys
+sys.modules["langfuse_jax"] = sys.modules["flax"] = None
+{lines}
+assert not any(name.startswith("langfuse_jax.") for name in sys.modules)
+np.savez("result.npz", fused=fused, pair=np.stack(pair))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with model.stablehlo, written by the command, and an example whose sides are no multiples of 8."""
+    folder = tmp_path_factory.mktemp("export")
+    assert main(["export", "--out", str(folder / "model.stablehlo")]) == 0
+    for role, image in zip(("visible", "infrared"), night_scene(), strict=True):
+        write_png(folder / "example" / f"{role}.png", image[40:121, 60:177])
+    return folder
+
+
+def test_readme_lines_run_without_the_package(folder):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    lines = next(block.split("```")[0] for block in readme.split("```python\n") if "export.deserialize" in block)
+    assert len(lines.split("\n\n")[1].splitlines()) <= 6
+    script = _WITHOUT_PACKAGE.format(lines=lines)
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = np.load(folder / "result.npz")
+    assert result["fused"].shape == (81, 117)
+    np.testing.assert_allclose(result["fused"], Fuser.load()(*result["pair"]), atol=1e-4)
+
+
+def test_any_batch_and_canvas(folder):
+    artefact = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    assert artefact.platforms == ("cpu", "cuda", "tpu")
+    rng, sizes = np.random.default_rng(0), np.array([[33, 47], [40, 40]], np.int32)
+    canvases = rng.random((2, 2, 48, 56, 1), np.float32)
+    fused = np.array(jax.jit(artefact.call)(*canvases, sizes))
+    fuser = Fuser.load()
+    for got, visible, infrared, (h, w) in zip(fused, *canvases[..., 0], sizes, strict=True):
+        np.testing.assert_allclose(got[:h, :w, 0], fuser(visible[:h, :w], infrared[:h, :w]), atol=1e-4)
+        got[:h, :w] = 0
+        assert not got.any()
+
+
+def test_mirrored_is_numpys_reflection():
+    x = np.random.default_rng(0).random((2, 48, 40, 1)).astype(np.float32)
+    got = jax.jit(_mirrored)(x, np.array([[42, 33], [48, 40]], np.int32))
+    want = np.pad(x[0, :42, :33], ((0, 6), (0, 7), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(got[0], want)
+    np.testing.assert_array_equal(got[1], x[1])
+
+
+def test_errors_are_one_line_and_leave_nothing(tmp_path, capsys):
+    for arguments, named in (
+        (["--out", str(tmp_path)], f"--out {tmp_path}: is a folder"),
+        (["--out", str(tmp_path / "model"), "--checkpoint", str(tmp_path / "none")], "no such folder"),
+        (["--out", "/proc/langfuse_jax/model"], "cannot be written"),
+    ):
+        assert main(["export", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert named in message and message.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise UserError("stopped")
+
+    monkeypatch.setattr("langfuse_jax.export.export_fusion", fail)
+    assert main(["export", "--out", str(tmp_path / "model.stablehlo")]) == 2
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,176 @@
+"""`langfuse-jax fuse --video`: two videos, or two folders of frames, into one video."""
+
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from langfuse_jax.cli import main
+
+av = pytest.importorskip("av")
+
+FRAMES = 11  # past 9, so that the order of 10.png shows
+
+
+@pytest.fixture
+def frames():
+    """A colourful scene, and a warm spot that wanders over it, 48 x 64 pixels."""
+    y, x = np.mgrid[:48, :64]
+    visible = [np.stack([4 * x, 5 * y, 100 + 8 * i + 0 * x], -1).astype(np.uint8) for i in range(FRAMES)]
+    infrared = [(255 * np.exp(-((x - 5 * i) ** 2 + (y - 24) ** 2) / 50)).astype(np.uint8) for i in range(FRAMES)]
+    return visible, infrared
+
+
+def write_video(path, images, *, rate=Fraction(30000, 1001), codec="libx264", colour="yuv420p"):
+    kind = "rgb24" if images[0].ndim == 3 else "gray16le" if images[0].dtype == np.uint16 else "gray"
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"crf": "4"} if codec == "libx264" else {})
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = colour
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format=kind)))
+        container.mux(stream.encode())
+    return path
+
+
+def read_video(path):
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        return stream.average_rate, np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+
+
+@pytest.fixture
+def fuse(capsys):
+    def run(*argv):
+        status = main(["fuse", "--video", *map(str, argv)])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def write_frames(folder, images):
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i + 1}.png")
+    return folder
+
+
+def test_two_videos_and_two_folders_agree(tmp_path, frames, fuse):
+    visible, infrared = frames
+    a, b = write_video(tmp_path / "a.mp4", visible), write_video(tmp_path / "b.mkv", infrared)
+    status, out, err = fuse("--visible", a, "--infrared", b, "--out", tmp_path / "new" / "c.mp4")
+    assert (status, err) == (0, "") and out == f"fused {FRAMES} frames into {tmp_path / 'new' / 'c.mp4'}\n"
+    rate, videos = read_video(tmp_path / "new" / "c.mp4")
+    assert rate == Fraction(30000, 1001) and videos.shape == (FRAMES, 48, 64, 3)
+
+    vi, ir = write_frames(tmp_path / "vi", visible), write_frames(tmp_path / "ir", infrared)
+    assert fuse("--visible", vi, "--infrared", ir, "--out", tmp_path / "f.mov", "--fps", "10")[0] == 0
+    rate, folders = read_video(tmp_path / "f.mov")
+    assert rate == 10 and folders.shape == videos.shape
+    assert np.abs(folders.astype(int) - videos).mean() < 6  # two lossy codings apart
+
+    # Each frame is what the pair is by itself, give or take the codec; its neighbours are further off.
+    images = tmp_path / "images"
+    arguments = ["fuse", "--visible", str(vi), "--infrared", str(ir), "--out", str(images)]
+    assert main(arguments) == 0
+    single = np.stack([np.asarray(Image.open(images / f"{i + 1}.png")) for i in range(FRAMES)]).astype(int)
+    luma = np.array([0.299, 0.587, 0.114])
+    distance = np.abs((folders[:, None] - single[None]) @ luma).mean((2, 3))
+    assert (distance.argmin(1) == np.arange(FRAMES)).all() and distance.diagonal().max() < 3
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_colours_of_any_matrix_are_kept(tmp_path, frames, fuse):
+    """A still scene, fused with itself in gray: hues stay those of the source, also of a video in BT.709."""
+    visible, _ = frames
+    for matrix in (1, 2):  # BT.709, unknown
+        path = tmp_path / f"{matrix}.mp4"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("libx264", rate=5, options={"crf": "4"})
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.codec_context.colorspace = matrix
+            for image in visible[:3]:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        out = tmp_path / f"out{matrix}.mp4"
+        assert fuse("--visible", path, "--infrared", path, "--out", out)[0] == 0
+        planes = []
+        for name in (path, out):
+            with av.open(name) as container:
+                assert container.streams.video[0].codec_context.colorspace == matrix
+                planes.append(
+                    [frame.to_ndarray(format="yuv444p")[1:].astype(int) for frame in container.decode(video=0)]
+                )
+        assert np.abs(np.subtract(*planes)).mean() < 1.5
+        assert fuse("--visible", path, "--infrared", path, "--out", out, "--gray")[0] == 0
+        colours = read_video(out)[1]
+        assert np.ptp(colours.astype(int), axis=-1).max() <= 2
+
+
+def test_thermal_counts_have_the_first_frame_s_limits(tmp_path, frames, fuse):
+    visible, infrared = frames
+    cold = [28000 + 4 * image.astype(np.uint16) for image in infrared[:4]]
+    ir = write_frames(tmp_path / "ir", cold)
+    vi = write_frames(tmp_path / "vi", visible[:4])
+    deep = write_video(tmp_path / "b.mkv", cold, rate=25, codec="ffv1", colour="gray16le")
+    from langfuse_jax.images import thermal_limits
+
+    low, high = thermal_limits(cold[0])
+    results = []
+    for source, flags in ((ir, ()), (deep, ()), (ir, ("--infrared-range", f"{low},{high}"))):
+        assert fuse("--visible", vi, "--infrared", source, "--out", tmp_path / "c.mp4", *flags)[0] == 0
+        results.append(read_video(tmp_path / "c.mp4")[1])
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_odd_sides(tmp_path, frames, fuse):
+    vi, ir = (
+        write_frames(tmp_path / n, [image[:47, :63] for image in f[:2]]) for n, f in zip("vi", frames, strict=True)
+    )
+    assert fuse("--visible", vi, "--infrared", ir, "--out", tmp_path / "c.mp4")[0] == 0
+    assert read_video(tmp_path / "c.mp4")[1].shape == (2, 47, 63, 3)
+
+
+def test_errors_are_one_line_and_leave_nothing(tmp_path, frames, fuse, monkeypatch):
+    visible, infrared = frames
+    a, b = write_video(tmp_path / "a.mp4", visible), write_video(tmp_path / "b.mp4", infrared)
+    short = write_video(tmp_path / "short.mp4", infrared[:8])
+    slow = write_video(tmp_path / "slow.mp4", infrared, rate=25)
+    small = write_video(tmp_path / "small.mp4", [image[:40].copy() for image in infrared])
+    cut = write_video(
+        tmp_path / "cut.mkv", [image.astype(np.uint16) for image in infrared], codec="ffv1", colour="gray16le"
+    )
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    vi = write_frames(tmp_path / "vi", [*visible[:2], visible[2][:40]])
+    out = tmp_path / "c.mp4"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for argv, told in (
+        ((a, short, out), f"{a} has 11 and {short} 8 frames; cut both to one length"),
+        ((a, cut, out), f"{cut}: ends after "),
+        ((a, slow, out), f"{a} has 29.970 and {slow} 25.000 frames per second"),
+        ((a, small, out), f"{small}: its frame 0 is 64x40 pixels where 64x48 are expected"),
+        ((vi, vi, out), f"{vi}: its frame 2 is 64x40 pixels where 64x48"),
+        ((a, tmp_path / "text.mp4", out), "text.mp4: cannot be read as a video"),
+        ((a, tmp_path / "empty", out), "empty: has no frames; expected files ending in .png"),
+        ((a, tmp_path / "none", out), "none: no such file or folder"),
+        ((a, b, tmp_path / "c.avi"), "c.avi: is to be a video; name a file ending in .mp4"),
+        ((a, b, a), f"--out {a}: is a source"),
+        ((a, b, out, "--fps", "5"), "--fps 5: is for folders of frames"),
+        ((vi, vi, out, "--fps", "0"), "--fps 0: give frames per second"),
+        ((a, b, out, "--sheet"), "--sheet: is for images"),
+        ((a, b, out, "--bits", "16"), "--bits 16: is for images"),
+        ((a, b, out, "--format", "png"), "--format: is for images"),
+        ((a, b, out, "--distributed"), "--distributed: is for images"),
+        ((a, b, vi / "1.png" / "c.mp4"), "1.png is a file); choose a writable place"),
+    ):
+        status, printed, err = fuse("--visible", argv[0], "--infrared", argv[1], "--out", *argv[2:])
+        assert (status, printed) == (2, "") and err.count("\n") == 1 and told in err, err
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert 'pip install "langfuse-jax[video]"' in fuse("--visible", a, "--infrared", b, "--out", out)[2]
