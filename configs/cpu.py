@@ -29,7 +29,6 @@ def get_config():
     c.learning_rate = 2e-4
     c.warmup_steps = 50
     c.gradient_clip = 10.0
-    c.ema = 0.99
     c.checkpoint_every = 250
     c.sheet.every = 250
     return c
