@@ -90,13 +90,15 @@ def cut(
 ) -> np.ndarray:
     """The same window of all layers of a scene: (v, side, side) in [0, 1].
 
-    The window is a rotated, sheared, perhaps mirrored square of `smallest` to `largest` pixels, read bilinearly without
-    antialiasing as the patches of the language-driven loss are. Windows without any structure are drawn again.
+    The window is a rotated, sheared, perhaps mirrored square of `smallest` to `largest` pixels (less where the scene is
+    smaller), read bilinearly without antialiasing as the patches of the language-driven loss are. Windows without any
+    structure are drawn again.
     """
     height, width = scene.layers.shape[1:]
+    fits = 0.95 * min(height, width)
     grid = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
     for _ in range(6):
-        size = np.exp(rng.uniform(np.log(smallest), np.log(min(largest, height * 0.95, width * 0.95))))
+        size = np.exp(rng.uniform(np.log(min(smallest, fits)), np.log(min(largest, fits))))
         angle, shear = rng.uniform(-0.09, 0.09, 2)
         size_x = size * rng.choice([-1, 1])
         x = size_x * (np.cos(angle) * grid[None] + (shear - np.sin(angle)) * grid[:, None])
