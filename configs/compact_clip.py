@@ -20,17 +20,21 @@ def get_config():
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.plain_batches = 800
-    config.robust_batches = 300
+    config.batches = 1000
     config.scenes_per_batch = 6
-    # Each robust batch is used so many times, each time with the perturbation that raised its loss the time before:
-    # gradients of a CLIP trained so point at what images look like, and a fusion network can follow them.
-    config.replays = 2
-    config.perturbation = 3 / 255
 
     config.learning_rate = 1.5e-3
     config.matrix_learning_rate = 0.02
     config.weight_decay = 0.02
     config.warmup_batches = 40
-    config.weights = dict(naming=1.0, contrast=1.0, direction=1.0, image_heads=0.5, token_heads=1.0, text_heads=0.5)
+    config.weights = dict(
+        modality=1.0,
+        spread=2.0,
+        naming=1.0,
+        contrast=1.0,
+        direction=1.0,
+        image_heads=0.5,
+        token_heads=1.0,
+        text_heads=0.5,
+    )
     return config

@@ -39,6 +39,7 @@ def get_config():
     c.learning_rate = 5e-4
     c.warmup_steps = 0  # 0: one epoch
     c.gradient_clip = 0.0  # global norm; 0: none
+    c.ema = 0.0  # decay of a moving average of the parameters, which is then what is saved for fusing; 0: none
 
     c.log_every = 50
     c.checkpoint_every = 1000

@@ -38,7 +38,7 @@ def fuse_folders(args, load_fuser, processes) -> int:
     share, alone = pairs[index::count], alone if index == 0 else []
     finished = set() if args.overwrite else set.intersection(*(_stems(*output) for output in outputs.items()))
     left = [pair for pair in share if pair.stem not in finished]
-    progress = tqdm(total=len(left), disable=None, unit="pair")
+    progress = tqdm(total=len(left), disable=None if left else True, unit="pair")
     failed, fused_count = [], 0
 
     def report(stem, problem):

@@ -108,7 +108,8 @@ def _pyav():
 def _check_flags(args, out):
     if out.suffix.lower() not in CONTAINERS or out.is_dir():
         raise UserError(f"--out {out}: is to be a video; name a file ending in {', '.join(CONTAINERS)}")
-    for flag, given in (("--sheet", args.sheet), ("--format", args.format), ("--bits 16", args.bits == 16)):
+    flags = {"--sheet": args.sheet, "--format": args.format, "--bits 16": args.bits == 16}
+    for flag, given in {**flags, "--distributed": args.distributed}.items():
         if given:
             raise UserError(f"{flag}: is for images; leave it out with --video")
     for path in (args.visible, args.infrared):

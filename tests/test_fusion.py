@@ -11,6 +11,9 @@ import pytest
 
 from langfuse_jax.convert.fusion import fusion_from_torch
 from langfuse_jax.errors import UserError
+from langfuse_jax.example import night_scene
+from langfuse_jax.fuser import Fuser
+from langfuse_jax.images import rgb_to_ycbcr
 from langfuse_jax.models import convolution, layers
 from langfuse_jax.models.fusion import FusionNet
 
@@ -93,6 +96,17 @@ def test_bfloat16_stays_close(params):
     half = jax.jit(FusionNet(dtype=jnp.bfloat16).apply)(params, visible, infrared)
     assert half.dtype == jnp.float32
     assert np.abs(half - full).mean() < 0.03
+
+
+def test_bfloat16_on_the_example_scene():
+    """With the default weights, at least 45 dB from what float32 gives."""
+    visible, infrared = night_scene()
+    visible = rgb_to_ycbcr(np.float32(visible) / 255)[0]
+    pair = [jnp.float32(image[None, 100:260, 200:360, None]) for image in (visible, np.float32(infrared) / 255)]
+    params = Fuser.load().params
+    full, half = (jax.jit(FusionNet(dtype=dtype).apply)(params, *pair) for dtype in (jnp.float32, jnp.bfloat16))
+    assert full.std() > 0.02
+    assert -10 * np.log10(np.square(full - half).mean()) >= 45
 
 
 def test_conversion_names_what_does_not_fit():

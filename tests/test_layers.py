@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from langfuse_jax.models.convolution import conv, conv_transpose, library_conv, library_conv_transpose
-from langfuse_jax.models.layers import LayerNorm, adaptive_instance_norm, instance_norm, reflect_pad
+from langfuse_jax.models.layers import Conv, LayerNorm, adaptive_instance_norm, instance_norm, joint_conv, reflect_pad
+from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
 
 # (height, width, in, out, kernel, stride, zero padding): every kind of the network, at sizes that leave remainders.
 CONVOLUTIONS = [
@@ -48,18 +49,42 @@ def test_conv_matches_library(h, w, c, d, size, stride, padding):
     def library(x, kernel):
         return library_conv(x, kernel, stride, [(padding, padding)] * 2)
 
-    got = value_and_gradients(lambda x, kernel: conv(x, kernel, stride, padding), x, kernel)
-    for ours, theirs in zip(got, value_and_gradients(library, x, kernel), strict=True):
-        assert_close(ours, theirs)
+    def ours(x, kernel):
+        return conv(x, kernel, stride, padding)
+
+    want = value_and_gradients(library, x, kernel)
+    assert_close(jax.jit(ours)(x, kernel), want[0])
+    for got, theirs in zip(value_and_gradients(ours, x, kernel), want, strict=True):
+        assert_close(got, theirs)
 
 
 @pytest.mark.parametrize(("h", "w", "c", "d"), TRANSPOSED)
 def test_conv_transpose_matches_library(h, w, c, d):
     x, kernel = draw(2, h, w, c), draw(5, 5, c, d, seed=2)
-    got = value_and_gradients(conv_transpose, x, kernel)
-    assert got[0].shape == (2, 2 * h + 3, 2 * w + 3, d)
-    for ours, theirs in zip(got, value_and_gradients(library_conv_transpose, x, kernel), strict=True):
-        assert_close(ours, theirs)
+    want = value_and_gradients(library_conv_transpose, x, kernel)
+    assert want[0].shape == (2, 2 * h + 3, 2 * w + 3, d)
+    assert_close(jax.jit(conv_transpose)(x, kernel), want[0])
+    for got, theirs in zip(value_and_gradients(conv_transpose, x, kernel), want, strict=True):
+        assert_close(got, theirs)
+
+
+@pytest.mark.parametrize("h", [3, 6, 7, 9, 14])
+@pytest.mark.parametrize("w", [4, 8, 13])
+def test_winograd_at_every_remainder_of_its_tiles(h, w):
+    x, small, large = draw(2, h, w, 3), draw(3, 3, 3, 5, seed=2), draw(5, 5, 3, 2, seed=3)
+    assert_close(jax.jit(winograd_conv)(x, small), library_conv(x, small), 1e-5)
+    assert_close(jax.jit(winograd_conv_transpose)(x, large), library_conv_transpose(x, large), 1e-5)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_keep_the_library_convolutions(platform):
+    for function, x, kernel in (
+        (conv, draw(1, 9, 9, 8), draw(3, 3, 8, 8)),
+        (conv, draw(1, 9, 9, 8), draw(7, 7, 8, 1)),
+        (conv_transpose, draw(1, 9, 9, 8), draw(5, 5, 8, 4)),
+    ):
+        text = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == 1 and "dot_general" not in text
 
 
 def test_conv_transpose_by_hand():
@@ -69,7 +94,14 @@ def test_conv_transpose_by_hand():
     want = np.zeros((5, 7))
     want[:, :5] += np.arange(25).reshape(5, 5)
     want[:, 2:] += 10 * np.arange(25).reshape(5, 5)
-    np.testing.assert_array_equal(out, want)
+    np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+
+
+def test_joint_conv_is_each_conv_side_by_side():
+    x = draw(2, 12, 11, 3)
+    convs = [Conv(features, 7, reflect=3) for features in (4, 5)]
+    convs = [conv.bind(conv.init(jax.random.key(i), x)) for i, conv in enumerate(convs)]
+    assert_close(joint_conv(convs, x), jnp.concatenate([conv(x) for conv in convs], -1), 1e-6)
 
 
 @pytest.mark.torch
@@ -97,6 +129,8 @@ def test_gradients_inside_shard_map(function, size, c, d):
     sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(data, replicated), out_specs=(data, replicated))
     for got, want in zip(jax.jit(sharded)(x, kernel), gradient(x, kernel), strict=True):
         assert_close(got, want)
+    value = jax.shard_map(function, mesh=mesh, in_specs=(data, replicated), out_specs=data)
+    assert_close(jax.jit(value)(x, kernel), function(x, kernel))
 
 
 @pytest.mark.parametrize("mean", [0.0, 300.0])

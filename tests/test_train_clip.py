@@ -34,7 +34,14 @@ from langfuse_jax.data.pyramid_fusion import (
     pyramid_fuse,
 )
 from langfuse_jax.losses.language import language_driven_loss
-from langfuse_jax.training.clip_loss import balanced_sigmoid_loss, directional_cosines, naming_loss, token_loss
+from langfuse_jax.training.clip_loss import (
+    balanced_sigmoid_loss,
+    directional_cosines,
+    naming_loss,
+    ranking_loss,
+    spread_loss,
+    token_loss,
+)
 from langfuse_jax.training.clip_report import auc
 from langfuse_jax.training.clip_vocabulary import learn_merges, make_tokenizer
 
@@ -157,6 +164,13 @@ def test_facts():
     assert (dark["dark"], dark["goal"], dark["clear"], dark["visible"], dark["salient"]) == (1, 0, 0, -1, -1)
 
 
+@pytest.mark.parametrize(("variant", "failure"), [("visible_enhanced", None), ("goal", "inverted")])
+def test_without_anything_hot_some_images_are_neither_good_nor_bad(variant, failure):
+    patch = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
+    goal = [facts(variant, patch, failure=failure, targets=hot)[INDEX["goal"]] for hot in (0.0, 0.1)]
+    assert goal == [-1, 0]
+
+
 def test_window_is_the_same_in_all_layers(folders):
     scene = load_scenes(folders / "one")[0]
     scene = scene._replace(layers=np.stack([scene.layers[0]] * len(scene.layers)))
@@ -184,6 +198,26 @@ def test_naming_loss_by_hand():
     assert np.isfinite(jax.grad(naming_loss)(logits, nothing)).all() and naming_loss(logits, nothing) == 0
 
 
+def test_ranking_loss_by_hand():
+    """Pairs are taken within scenes of two images; the second sentence has one in no scene but the second."""
+    logits = jnp.array([[2.0, 0.0], [-1.0, 5.0], [0.5, 1.0], [1.5, -2.0]])
+    known = jnp.array([[1, 1], [0, -1], [0, 0], [1, 1]], jnp.int8)
+    softplus = lambda x: np.log1p(np.exp(x))  # noqa: E731
+    first = (softplus(-1.0 - 2.0) + softplus(0.5 - 1.5)) / 2
+    second = softplus(1.0 - -2.0)
+    loss = jax.jit(ranking_loss, static_argnames="per_scene")(logits, known, per_scene=2)
+    assert loss == pytest.approx((first + second) / 2, rel=1e-6)
+    assert ranking_loss(logits, jnp.ones_like(known), 2) == 0
+
+
+def test_spread_loss_by_hand():
+    """Unit vectors at 0, 60 and 90 degrees; the first two claim the same."""
+    sentences = jnp.array([[1.0, 0.0], [0.5, 0.75**0.5], [0.0, 1.0]])
+    claims = jnp.array([[True, False], [True, False], [False, True]])
+    expected = np.mean([0.0, (0.75**0.5 - 0.3) ** 2, (0.75**0.5 - 0.3) ** 2])
+    assert spread_loss(sentences, claims, largest=0.3) == pytest.approx(expected, rel=1e-5)
+
+
 def test_directions_are_those_of_the_language_driven_loss():
     rng = np.random.default_rng(0)
     images, texts = rng.standard_normal((3, 4, 8)), rng.standard_normal((3, 8))
@@ -207,8 +241,7 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
         config = {
             "train_folders": (str(folders / "one"), str(folders / "two")),
             "validation_folder": str(folders / "held"),
-            "plain_batches": 2,
-            "robust_batches": 1,
+            "batches": 3,
             "warmup_batches": 1,
             "scenes_per_batch": 2,
             "model.embedding": 16,

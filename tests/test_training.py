@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import procedural_weights
 import pytest
@@ -19,6 +20,8 @@ from langfuse_jax.text import embed
 from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
+from langfuse_jax.training.step import moving_average
+from langfuse_jax.weights import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 
@@ -93,6 +96,30 @@ def test_resuming_repeats_the_training_exactly(trained):
     jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
     restarted = train(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
+
+
+def test_the_average_is_kept_resumed_and_used(root, trained, tmp_path):
+    _, _, plain = trained
+    overrides = _overrides(root, steps=6, warmup_steps=1, checkpoint_every=3, ema=0.75, **{"sheet.every": 6})
+    state = train(load_config(str(SMOKE), overrides), tmp_path / "a")
+    jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)  # looking on changes nothing
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "6")
+    resumed = train(load_config(str(SMOKE), overrides), tmp_path / "a")
+    jax.tree.map(np.testing.assert_array_equal, state.average, resumed.average)
+    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path / "a"), state.average)
+    jax.tree.map(np.testing.assert_array_equal, load_fusion(tmp_path / "a")[0], state.average)
+    gap = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, state.average)), strict=True)]
+    assert max(gap) > 1e-5
+
+
+def test_the_average_moves_as_said():
+    average = {"bias": jnp.zeros(1)}
+    # By hand: decays 1/10, 2/11 and 0.2, the limit, as 3/12 would be more.
+    for step, (value, expected) in enumerate(((1.0, 0.9), (2.0, 1.8), (3.0, 2.76))):
+        average = jax.jit(moving_average, static_argnames="decay")(
+            average, {"bias": jnp.full(1, value)}, jnp.int32(step), decay=0.2
+        )
+        np.testing.assert_allclose(average["bias"], expected, rtol=1e-6)
 
 
 def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):

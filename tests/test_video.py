@@ -67,9 +67,7 @@ def test_two_videos_and_two_folders_agree(tmp_path, frames, fuse):
     assert rate == Fraction(30000, 1001) and videos.shape == (FRAMES, 48, 64, 3)
 
     vi, ir = write_frames(tmp_path / "vi", visible), write_frames(tmp_path / "ir", infrared)
-    assert (
-        fuse("--visible", vi, "--infrared", ir, "--out", tmp_path / "f.mov", "--fps", "10", "--batch-size", "3")[0] == 0
-    )
+    assert fuse("--visible", vi, "--infrared", ir, "--out", tmp_path / "f.mov", "--fps", "10")[0] == 0
     rate, folders = read_video(tmp_path / "f.mov")
     assert rate == 10 and folders.shape == videos.shape
     assert np.abs(folders.astype(int) - videos).mean() < 6  # two lossy codings apart
@@ -168,6 +166,7 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path, frames, fuse, monkeypat
         ((a, b, out, "--sheet"), "--sheet: is for images"),
         ((a, b, out, "--bits", "16"), "--bits 16: is for images"),
         ((a, b, out, "--format", "png"), "--format: is for images"),
+        ((a, b, out, "--distributed"), "--distributed: is for images"),
         ((a, b, vi / "1.png" / "c.mp4"), "1.png is a file); choose a writable place"),
     ):
         status, printed, err = fuse("--visible", argv[0], "--infrared", argv[1], "--out", *argv[2:])

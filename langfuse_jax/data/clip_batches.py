@@ -75,6 +75,9 @@ def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, target
         if failure in ("blurry", "dark", "washed_out", "overexposed", "inverted"):
             known["salient"] = min(known["salient"], 0)
         known[failure] = 1
+    if targets < 0.03 and (failure or variant) in ("visible_enhanced", "inverted_targets", "inverted"):
+        # Where nothing is hot, an enhanced visible image shows all there is to show, and there is nothing to invert.
+        known["goal"] = -1
     return np.array([known[concept] for concept in CONCEPTS], np.int8)
 
 
@@ -83,17 +86,19 @@ def _between(value, no, yes):
 
 
 def cut(
-    scene: Scene, rng: np.random.Generator, side: int, *, smallest: float = 48.0, largest: float = 260.0
+    scene: Scene, rng: np.random.Generator, side: int, *, smallest: float = 64.0, largest: float = 260.0
 ) -> np.ndarray:
     """The same window of all layers of a scene: (v, side, side) in [0, 1].
 
-    The window is a rotated, sheared, perhaps mirrored square of `smallest` to `largest` pixels, read bilinearly without
-    antialiasing as the patches of the language-driven loss are. Windows without any structure are drawn again.
+    The window is a rotated, sheared, perhaps mirrored square of `smallest` to `largest` pixels (less where the scene is
+    smaller), read bilinearly without antialiasing as the patches of the language-driven loss are. Windows without any
+    structure are drawn again.
     """
     height, width = scene.layers.shape[1:]
+    fits = 0.95 * min(height, width)
     grid = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
     for _ in range(6):
-        size = np.exp(rng.uniform(np.log(smallest), np.log(min(largest, height * 0.95, width * 0.95))))
+        size = np.exp(rng.uniform(np.log(min(smallest, fits)), np.log(min(largest, fits))))
         angle, shear = rng.uniform(-0.09, 0.09, 2)
         size_x = size * rng.choice([-1, 1])
         x = size_x * (np.cos(angle) * grid[None] + (shear - np.sin(angle)) * grid[:, None])
@@ -128,19 +133,15 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
         patches.append(patch)
         known.append(facts(variant, patch, failure=failure, targets=hot))
 
-    # A modality is no camera: half of the time both sources get the same random contrast and random blur, and the
-    # infrared may be black-hot, so that only the look of heat against light is left to tell them apart.
-    matched, mean, contrast = rng.random() < 0.25, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
-    black_hot = rng.random() < 0.15
-    # Most thermal cameras are softer and flatter than those with strong processing, as RoadScene's.
+    # A modality is no camera. Most thermal cameras are softer and flatter than those of these pairs, and now and then
+    # both sources get the same contrast and random blur, so that only the look of heat against light is left.
     soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
+    matched, mean, contrast = rng.random() < 0.1, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
     chosen = [*VARIANTS[:2], *(pair[rng.integers(2)] for pair in _ALTERNATIVES), "inverted_targets"]
     for variant in chosen:
         patch = window[VARIANTS.index(variant)]
         if variant in MODALITY:
-            if black_hot and MODALITY[variant] == "infrared":
-                patch = 1 - patch
-            if MODALITY[variant] == "infrared" and soft:
+            if soft and MODALITY[variant] == "infrared":
                 patch = gaussian_blur(patch, softness)
                 patch = patch.mean() + flatness * (patch - patch.mean())
             if matched:

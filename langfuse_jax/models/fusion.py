@@ -73,7 +73,7 @@ class FusionNet(nn.Module):
 
 
 def _encode(content, style, image, sizes):
-    """Content and style of one source. The stems of both see the same pixels: one convolution, twice as fast."""
+    """Content and style of one source. The stems of both see the same pixels: one convolution costs less than two."""
     stems = joint_conv([content.stem, style.stem], image, sizes)
     return content(stems[..., :16], sizes), style(stems[..., 16:], sizes)
 

@@ -46,10 +46,14 @@ def restore(manager: ocp.CheckpointManager, state: TrainState, iterator: Any) ->
 
 
 def restore_params(workdir: str | Path) -> PyTree:
-    """The fusion parameters of the latest checkpoint of a training. Raises UserError where there is none."""
+    """The fusion parameters of the latest checkpoint of a training, averaged where it keeps an average.
+
+    Raises UserError where there is none.
+    """
     folder = (Path(workdir) / FOLDER).absolute()
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=False)) as manager:
         step = manager.latest_step()
         if step is None:
             raise UserError(f"{folder}: no checkpoint in it; train longer, or give another folder")
-        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state["params"]
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
+        return state.get("average") or state["params"]

@@ -69,25 +69,21 @@ def whitening_patches(patch: int, width: int):
 
 
 def make_step(vision, text, optimiser, *, weights):
-    """The jitted step: one update, and the perturbation of the images that raises the loss it saw."""
+    """The jitted step: one update."""
     loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(weights))
 
     @jax.jit
-    def step(params, state, delta, perturbation, images, *rest):
-        def perturbed(params, delta):
-            return loss(params, jnp.clip(images + delta, 0, 1), *rest)
-
-        (_, terms), (gradient, towards) = jax.value_and_grad(perturbed, argnums=(0, 1), has_aux=True)(params, delta)
+    def step(params, state, *batch):
+        gradient, terms = jax.grad(loss, has_aux=True)(params, *batch)
         updates, state = optimiser.update(gradient, state, params)
-        delta = jnp.clip(delta + 0.75 * perturbation * jnp.sign(towards), -perturbation, perturbation)
-        return optax.apply_updates(params, updates), state, delta, terms
+        return optax.apply_updates(params, updates), state, terms
 
     return step
 
 
 def make_optimiser(config) -> optax.GradientTransformation:
     """Muon for the matrices of the transformer blocks, AdamW for the rest; linear warm-up, then a cosine to 1%."""
-    steps, warmup = config.plain_batches + config.robust_batches * config.replays, config.warmup_batches
+    steps, warmup = config.batches, config.warmup_batches
 
     def schedule(peak):
         return optax.warmup_cosine_decay_schedule(0, peak, warmup, steps, peak / 100)
@@ -110,7 +106,7 @@ def make_optimiser(config) -> optax.GradientTransformation:
 def train(config, tokenizer, architecture, cameras):
     """Train the two towers on scenes of several cameras; returns their parameters."""
     vision, text = towers(architecture)
-    size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(3)
+    size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(2)
     key = jax.random.key(config.seed)
     params = init_params(vision, text, key)
     params["vision"]["patch_embedding"] = whitening_patches(vision.patch_size, vision.width)
@@ -119,39 +115,20 @@ def train(config, tokenizer, architecture, cameras):
     optimiser = make_optimiser(config)
     state = optimiser.init(params)
     step = make_step(vision, text, optimiser, weights=config.weights)
-    images_rng, captions_rng, noise_rng = (np.random.default_rng(seed) for seed in seeds)
+    images_rng, captions_rng = (np.random.default_rng(seed) for seed in seeds)
     stream = batches(cameras, images_rng, count=config.scenes_per_batch, side=size)
-    total = config.plain_batches + config.robust_batches
-    bar = tqdm(_prefetched(stream, total), total=total, disable=None, unit="batch")
+    bar = tqdm(_prefetched(stream, config.batches), total=config.batches, disable=None, unit="batch")
+    sources = np.array([0, 2], np.int32)  # two sentences of each concept, visible and infrared first
     for number, batch in enumerate(bar):
-        # Perturbed from the start, the towers would be slow to see fine structure at all.
-        robust = number >= config.plain_batches
-        perturbation = np.float32(config.perturbation * robust)
-        delta = jnp.asarray(noise_rng.uniform(-1, 1, batch.images.shape) * perturbation, jnp.float32)
-        for _ in range(config.replays if robust else 1):
-            captions = sample_captions(captions_rng)
-            ids = tokenizer(
-                captions.sentences,
-                padding="max_length",
-                max_length=CAPTION_LENGTH,
-                truncation=True,
-                return_tensors="np",
-            )["input_ids"]
-            shift = captions_rng.integers(1, config.scenes_per_batch)
-            sources = np.array([0, 2], np.int32)  # two sentences of each concept, visible and infrared first
-            params, state, delta, terms = step(
-                params,
-                state,
-                delta,
-                perturbation,
-                batch.images,
-                ids.astype(np.int32),
-                truth(captions.claims, batch.known),
-                batch.known,
-                captions.claims,
-                sources,
-                np.int32(shift),
-            )
+        captions = sample_captions(captions_rng)
+        ids = tokenizer(
+            captions.sentences, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="np"
+        )["input_ids"].astype(np.int32)
+        shift = np.int32(captions_rng.integers(1, config.scenes_per_batch))
+        known = truth(captions.claims, batch.known)
+        params, state, terms = step(
+            params, state, batch.images, ids, known, batch.known, captions.claims, sources, shift
+        )
         if number % 20 == 0:
             bar.set_postfix({name: f"{float(value):.2f}" for name, value in terms.items()})
     del params["heads"]

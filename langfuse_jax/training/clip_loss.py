@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from langfuse_jax.data.clip_captions import INDEX
 from langfuse_jax.models.clip import TextTower, VisionTower
 
 
@@ -54,6 +55,32 @@ def directional_cosines(
     return (from_visible + from_infrared) / 2
 
 
+def ranking_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"], per_scene: int) -> Float[Array, ""]:
+    """Every image of which a sentence is true against every one of the same scene of which it is false, by pairs.
+
+    Within a scene nothing differs but what was done to it, so nothing else can be learnt from these pairs.
+    """
+    scenes = logits.reshape(-1, per_scene, 1, logits.shape[-1])
+    true, false = ((truth == value).reshape(scenes.shape) for value in (1, 0))
+    pairs = true & false.swapaxes(1, 2)
+    losses = nn.softplus(scenes.swapaxes(1, 2) - scenes) * pairs
+    counts = jnp.sum(pairs, axis=(0, 1, 2))
+    columns = jnp.sum(losses, axis=(0, 1, 2)) / jnp.maximum(counts, 1)
+    return jnp.sum(columns) / jnp.maximum(jnp.sum(counts > 0), 1)
+
+
+def spread_loss(
+    sentence: Float[Array, "m d"], claims: Bool[Array, "m c"], *, largest: float = 0.35
+) -> Float[Array, ""]:
+    """By how much each unit vector's largest cosine to a sentence with other claims passes `largest`: mean square.
+
+    A directional loss looks excellent while its two sentences are nearly one; this keeps them apart.
+    """
+    claims = claims.astype(jnp.float32)
+    nearest = jnp.max(sentence @ sentence.T - 2 * (claims @ claims.T > 0), axis=1)
+    return jnp.mean(jnp.square(nn.relu(nearest - largest)))
+
+
 def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Float[Array, ""]:
     """`balanced_sigmoid_loss` of every token of an image against what is known of the image.
 
@@ -79,6 +106,8 @@ def init_heads(key: Array, *, tokens: int, width: int, concepts: int) -> dict[st
         "token_bias": jnp.zeros(concepts),
         "bias": jnp.zeros(()),
         "direction_scale": jnp.full((), 2.0, jnp.float32),
+        "modality_scale": jnp.full((), 2.0, jnp.float32),
+        "modality_bias": jnp.zeros(()),
     }
 
 
@@ -106,7 +135,8 @@ def clip_loss(
       known: concepts of the images (1, 0, -1); claims: concepts of the sentences.
       sources: rows of the sentences that stand for visible and infrared.
       shift: directions are also taken from the sources of the scene so many places on, whatever it shows.
-      weights: of the terms "naming", "contrast", "direction", "image_heads", "token_heads", "text_heads".
+      weights: of the terms "modality", "spread", "naming", "contrast", "direction", "image_heads", "token_heads" and
+        "text_heads".
     """
     gray = jnp.repeat(images[..., None], 3, axis=-1)
     last = f"block_{vision.layers - 1}"
@@ -133,7 +163,14 @@ def clip_loss(
         scaled = jnp.exp(heads["direction_scale"]) * cosines.reshape(seen.shape)
         direction += 0.5 * balanced_sigmoid_loss(scaled, seen)
 
+    # Infrared against visible as the directional loss sees it: along the difference of the two sentences.
+    modality = jnp.exp(heads["modality_scale"]) * image @ (sentence[sources[1]] - sentence[sources[0]])[:, None]
+    heat = jnp.where(known[:, INDEX["infrared"]] == 1, 1, jnp.where(known[:, INDEX["visible"]] == 1, 0, -1))[:, None]
+    heat = heat.astype(jnp.int8)
     terms = {
+        "modality": balanced_sigmoid_loss(modality + heads["modality_bias"], heat)
+        + ranking_loss(modality, heat, per_scene),
+        "spread": spread_loss(sentence, claims),
         "naming": naming_loss(logits, truth),
         "contrast": balanced_sigmoid_loss(logits, truth),
         "direction": direction,

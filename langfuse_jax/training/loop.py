@@ -52,6 +52,8 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
         raise UserError(f"config.crop: {config.crop} is too small; the fusion network needs 32 pixels per side")
     if config.clip_dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.clip_dtype: {config.clip_dtype!r} is unknown; use 'float32' or 'bfloat16'")
+    if not 0 <= config.ema < 1:
+        raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     clip = Clip.load(config.clip or None)
     vision = clip.vision.clone(dtype=config.clip_dtype)
     texts = _texts(config, clip)
@@ -79,12 +81,14 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
     state = init_state(init_key, net, optimizer, config.crop)
     if config.init_from:
         state = state.replace(params=load_fusion(config.init_from)[0])
+    if config.ema:
+        state = state.replace(average=state.params)
     iterator = iter(batches)
     make_folder(workdir)
     manager = checkpoints.open_checkpoints(workdir)
     state = checkpoints.restore(manager, state, iterator)
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
-    train_step = jax.jit(make_train_step(net, vision, optimizer, _recipe(config)))
+    train_step = jax.jit(make_train_step(net, vision, optimizer, _recipe(config), average_decay=config.ema))
 
     start = int(state.step)
     with TrainingLog(workdir / "metrics.jsonl", start, total_steps) as log:
@@ -92,14 +96,14 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
             if step > start and step % config.checkpoint_every == 0:
                 checkpoints.save(manager, state, iterator)
             if step % config.sheet.every == 0:
-                draw_sheet(state.params, workdir / "sheets" / f"step_{step:06d}.png")
+                draw_sheet(state.final, workdir / "sheets" / f"step_{step:06d}.png")
             state, metrics = train_step(state, next(iterator), step_key, frozen)
             # The step just dispatched runs while the one before it is read and written.
             log.write(step, metrics, rate(step), keep=step % config.log_every == 0 or step == total_steps - 1)
     if start < total_steps:
         checkpoints.save(manager, state, iterator)
     manager.close()
-    draw_sheet(state.params, workdir / "sheets" / f"step_{total_steps:06d}.png")
+    draw_sheet(state.final, workdir / "sheets" / f"step_{total_steps:06d}.png")
     metadata = {
         "command": command,
         "config": json.loads(config.to_json_best_effort()),
@@ -110,7 +114,7 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "") -> Trai
         "steps": total_steps,
         "pad_multiple": 8 if config.crop % 8 == 0 else 1,  # see Fuser
     }
-    save_fusion(workdir, state.params, dtype=np.float32, metadata=metadata)
+    save_fusion(workdir, state.final, dtype=np.float32, metadata=metadata)
     return state
 
 

@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
 from langfuse_jax.losses import feature_bank, informative, perceptual_loss, total_loss
@@ -19,11 +19,17 @@ from langfuse_jax.models.vgg import VGG19
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes: the step count, the fusion parameters and the optimizer's state."""
+    """What a step changes: the step count, the fusion parameters, the optimizer's state, and maybe their average."""
 
     step: PyTree  # a scalar; JAX also builds the tree with placeholders in place of arrays
     params: PyTree
     opt_state: PyTree
+    average: PyTree = None  # moving average of params, where one is kept
+
+    @property
+    def final(self) -> PyTree:
+        """The parameters to fuse with: the average where one is kept."""
+        return self.params if self.average is None else self.average
 
 
 class Frozen(NamedTuple):
@@ -59,7 +65,7 @@ class Recipe(NamedTuple):
 
 
 def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTransformation, crop: int) -> TrainState:
-    """Fresh fusion parameters and optimizer state at step 0."""
+    """Fresh fusion parameters and optimizer state at step 0, without an average."""
     image = jnp.zeros((1, crop, crop, 1))
     params = jax.jit(net.init)(key, image, image)
     # The output is clipped to [0, 1]: from a zero bias half of it starts, and may stay, where there is no gradient.
@@ -144,12 +150,26 @@ def objective(
     return total, {**terms, "selected": selected.mean()}
 
 
+def moving_average(average: PyTree, params: PyTree, step: Int[Array, ""], *, decay: float) -> PyTree:
+    """`average` moved towards `params` by 1 - decay, where decay is at most (1 + step) / (10 + step).
+
+    The first steps count more, so that where a training starts from is forgotten soon.
+    """
+    return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+
+
 def make_train_step(
-    net: FusionNet, vision: VisionTower, optimizer: optax.GradientTransformation, recipe: Recipe
+    net: FusionNet,
+    vision: VisionTower,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    *,
+    average_decay: float = 0.0,
 ) -> Callable[[TrainState, Mapping[str, Array], PRNGKeyArray, Frozen], tuple[TrainState, dict[str, Any]]]:
     """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be jitted by the caller.
 
-    The step's randomness is `key` folded with the step count, so a resumed training repeats it exactly.
+    The step's randomness is `key` folded with the step count, so a resumed training repeats it exactly. An average in
+    the state is moved by `moving_average`.
     """
 
     def train_step(state, batch, key, frozen):
@@ -166,6 +186,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        average = state.average
+        if average is not None:
+            average = moving_average(average, params, state.step, decay=average_decay)
+        return TrainState(state.step + 1, params, opt_state, average), metrics
 
     return train_step
