@@ -52,6 +52,12 @@ def _export(args, rest):
     return export_command(args)
 
 
+def _demo(args, rest):
+    from langfuse_jax.demo import demo_command
+
+    return demo_command(args)
+
+
 def _evaluate(args, rest):
     from langfuse_jax.evaluate_command import evaluate_command
 
@@ -152,6 +158,13 @@ def _parser():
         )
     _add_compilation_cache(evaluate)
     evaluate.set_defaults(run=_evaluate, passes_rest=False)
+
+    demo = commands.add_parser("demo", help="serve a page to fuse images on, in a browser (needs the extra [demo])")
+    demo.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="address to serve on (127.0.0.1)")
+    demo.add_argument("--port", metavar="N", type=int, help="port to serve on (the first free one from 7860)")
+    demo.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    _add_compilation_cache(demo)
+    demo.set_defaults(run=_demo, passes_rest=False)
 
     export = commands.add_parser("export", help="write network and weights to a file that JAX alone can run")
     export.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")

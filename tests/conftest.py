@@ -22,6 +22,8 @@ jax.config.update("jax_compilation_cache_dir", _programs.name)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
+# What needs more than README's test command installs.
+HEAVY = ("shared", "torch", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -29,7 +31,7 @@ def pytest_collection_modifyitems(config, items):
     """Deselect (never skip) the marked tests unless `-m` asks for them."""
     if config.getoption("-m"):
         return
-    heavy = [item for item in items if item.get_closest_marker("shared") or item.get_closest_marker("torch")]
+    heavy = [item for item in items if any(map(item.get_closest_marker, HEAVY))]
     if heavy:
         config.hook.pytest_deselected(items=heavy)
         items[:] = [item for item in items if item not in heavy]
