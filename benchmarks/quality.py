@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from langfuse_jax import Fuser
+from langfuse_jax.baselines import BASELINES
 from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair
-from langfuse_jax.data.pyramid_fusion import collapse, laplacian_pyramid
 from langfuse_jax.images import write_png
 from langfuse_jax.sheet import grid
 
@@ -43,13 +43,6 @@ def correlation(a, b):
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
-def pyramid(visible, infrared, levels=4):
-    """Laplacian pyramid: the stronger band, the mean of the residues."""
-    bands = list(zip(laplacian_pyramid(visible, levels), laplacian_pyramid(infrared, levels), strict=True))
-    chosen = [np.where(np.abs(v) >= np.abs(i), v, i) for v, i in bands[:-1]]
-    return np.clip(collapse([*chosen, (bands[-1][0] + bands[-1][1]) / 2]), 0, 1)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
@@ -58,12 +51,7 @@ def main():
     args = parser.parse_args()
 
     pairs = folder_pairs([str(Path(args.data_root) / "vifb")])
-    methods = {
-        "average": lambda visible, infrared: (visible + infrared) / 2,
-        "elementwise max": np.maximum,
-        "Laplacian pyramid": pyramid,
-        "langfuse_jax": Fuser.load(args.checkpoint),
-    }
+    methods = BASELINES | {"langfuse_jax": Fuser.load(args.checkpoint)}
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
         visible, infrared = read_gray_pair(pair)

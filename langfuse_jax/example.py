@@ -5,11 +5,13 @@ near, twice in one go: what it reflects and emits for the visible image, and how
 """
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from langfuse_jax.drawing import box, convex, cover, fractal_noise, limb, soften
+from langfuse_jax.images import write_png
 
 EYE, FOCAL, HORIZON = 2.2, 0.95, 0.47  # camera height in metres; the others in image heights
 LEFT_WALL, RIGHT_WALL, KERB, CROSSING = -8.5, 13.0, 4.2, (11.0, 13.6)
@@ -39,6 +41,16 @@ def night_scene(
     for _, paint, place in sorted(things, key=lambda thing: -thing[0]):
         paint(*place)
     return scene.visible(), scene.infrared()
+
+
+def write_night_scenes(folder: str | Path, count: int, height: int = 240, width: int = 320) -> None:
+    """Writes `count` drawn scenes as `folder`/visible/N.png and `folder`/infrared/N.png, a dataset to try training on.
+
+    Raises UserError where the folder cannot be written.
+    """
+    for seed in range(count):
+        for role, image in zip(("visible", "infrared"), night_scene(height, width, seed), strict=True):
+            write_png(Path(folder) / role / f"{seed}.png", image)
 
 
 class _Scene:
