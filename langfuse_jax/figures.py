@@ -1,4 +1,4 @@
-"""Figures for notebooks, as pictures of Pillow's, which every notebook shows. They need matplotlib: the extra [plot]."""
+"""Figures for notebooks, as Pillow images, which every notebook shows. They need matplotlib: the extra [plot]."""
 
 import io
 import json
