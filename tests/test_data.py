@@ -57,13 +57,13 @@ def test_affine_ranges():
     assert 4.9 < np.abs(lean).max() <= 5.2
 
 
-def test_patches_are_ordered_by_window_then_image():
+def test_patches_are_ordered_by_image_then_window():
     images = jnp.arange(3.0).reshape(3, 1, 1, 1) + jnp.zeros((3, 40, 40, 1))
     still = jnp.tile(jnp.eye(2, 3)[None], (2, 1, 1))
     windows = Windows(still, jnp.array([[10.0, 10.0], [20.0, 20.0]]), jnp.array(16.0))
     patches = cut_patches(images, windows, 8)
-    assert patches.shape == (6, 8, 8, 1)
-    np.testing.assert_allclose(patches.mean((1, 2, 3)), [0, 1, 2, 0, 1, 2], atol=1e-6)
+    assert patches.shape == (3, 2, 8, 8, 1)
+    np.testing.assert_allclose(patches.mean((2, 3, 4)), [[0, 0], [1, 1], [2, 2]], atol=1e-6)
 
 
 def test_windows_stay_inside_and_have_the_published_sides():
@@ -75,7 +75,7 @@ def test_windows_stay_inside_and_have_the_published_sides():
 
 def test_a_pair_is_augmented_alike():
     visible = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 32, 32, 1)), jnp.float32)
-    a, b = jax.jit(augment_pairs)(jax.random.key(1), visible, 0.5 * visible)
+    a, b = jax.jit(augment_pairs)(jax.random.split(jax.random.key(1), 2), visible, 0.5 * visible)
     np.testing.assert_allclose(b, 0.5 * a, atol=1e-6)
     assert not np.allclose(a, visible)
 
