@@ -25,6 +25,8 @@ class TrainState:
     params: PyTree
     opt_state: PyTree
     average: PyTree = None  # moving average of params, where one is kept
+    skipped: PyTree = None  # updates left out so far, because loss or gradient were not finite
+    skipped_in_a_row: PyTree = None  # and those since the last update
 
     @property
     def final(self) -> PyTree:
@@ -70,7 +72,8 @@ def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTrans
     params = jax.jit(net.init)(key, image, image)
     # The output is clipped to [0, 1]: from a zero bias half of it starts, and may stay, where there is no gradient.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
 
 
 def fusion_loss(
@@ -169,7 +172,7 @@ def make_train_step(
     """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be jitted by the caller.
 
     The step's randomness is `key` folded with the step count, so a resumed training repeats it exactly. An average in
-    the state is moved by `moving_average`.
+    the state is moved by `moving_average`. A step whose loss or gradient is not finite changes nothing but the counts.
     """
 
     def train_step(state, batch, key, frozen):
@@ -185,10 +188,17 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
+        norm = optax.tree.norm(grads)
         average = state.average
         if average is not None:
             average = moving_average(average, params, state.step, decay=average_decay)
-        return TrainState(state.step + 1, params, opt_state, average), metrics
+        # An update that is not finite is left out: only the counts and the step go on.
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        new, old = (params, opt_state, average), (state.params, state.opt_state, state.average)
+        params, opt_state, average = jax.tree.map(partial(jnp.where, finite), new, old)
+        skipped = state.skipped + ~finite
+        in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+        metrics = {"loss": total, **terms, "gradient_norm": norm, "skipped": skipped, "skipped_in_a_row": in_a_row}
+        return TrainState(state.step + 1, params, opt_state, average, skipped, in_a_row), metrics
 
     return train_step
