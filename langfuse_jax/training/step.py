@@ -172,7 +172,8 @@ def make_train_step(
     """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be jitted by the caller.
 
     The step's randomness is `key` folded with the step count, so a resumed training repeats it exactly. An average in
-    the state is moved by `moving_average`. A step whose loss or gradient is not finite changes nothing but the counts.
+    the state is moved by `moving_average`. A step whose loss, gradient or update is
+    not finite changes nothing but the counts.
     """
 
     def train_step(state, batch, key, frozen):
@@ -192,8 +193,8 @@ def make_train_step(
         average = state.average
         if average is not None:
             average = moving_average(average, params, state.step, decay=average_decay)
-        # An update that is not finite is left out: only the counts and the step go on.
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        # What is not finite is left out: only the counts and the step go on.
+        finite = jnp.isfinite(total) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
         new, old = (params, opt_state, average), (state.params, state.opt_state, state.average)
         params, opt_state, average = jax.tree.map(partial(jnp.where, finite), new, old)
         skipped = state.skipped + ~finite
