@@ -1,4 +1,4 @@
-"""Trainings with a cheap loss, for tests of all that is around the step; `python quick_training.py ARGUMENTS` runs one."""
+"""Trainings with a cheap loss, for tests of all around the step; `python quick_training.py ARGUMENTS` runs one."""
 
 import sys
 from pathlib import Path

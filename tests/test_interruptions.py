@@ -18,13 +18,14 @@ import pytest
 import quick_training
 from PIL import Image
 
-from langfuse_jax import Fuser, UserError
+from langfuse_jax import Clip, Fuser, UserError
 from langfuse_jax.cli import main
+from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import checkpoints
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.loop import train
-from langfuse_jax.training.step import TrainState, make_train_step
+from langfuse_jax.training.step import Recipe, TrainState, make_train_step
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, mo
     gap = [float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (best.params, last.params)), strict=True)]
     assert max(gap) > 1e-4
     with pytest.raises(UserError, match="no checkpoint of step 6"):
-        Fuser.load(tmp_path / "w" / "checkpoints" / "6")
+        checkpoints.restore_params(tmp_path / "w", 6)
 
 
 def test_validation_is_written_and_repeats(root, tmp_path, quick):
@@ -198,7 +199,7 @@ def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys,
         for seed in (0, 2):
             Image.new("L", (64, 48)).save(tmp_path / "night" / role / f"{seed}.png")
     config.max_skipped, config.steps = 3, 20
-    with pytest.raises(UserError, match=r"step 8: .*3 steps in a row.*night/visible/\d; last good.*checkpoints/8\."):
+    with pytest.raises(UserError, match=r"step 7: .*3 steps in a row.*night/visible/\d; last good.*checkpoints/8\."):
         train(config, tmp_path / "w", override=True)
 
 
@@ -207,7 +208,7 @@ def test_a_step_that_is_not_finite_changes_only_the_counts(quick):
     optimizer = optax.adam(0.1)
     params = {"w": jnp.ones(3)}
     state = TrainState(zero, params, optimizer.init(params), params, zero, zero)
-    step = jax.jit(make_train_step(None, None, optimizer, None, average_decay=0.5))
+    step = jax.jit(make_train_step(FusionNet(), Clip.load().vision, optimizer, Recipe({}), average_decay=0.5))
     good, black = {"visible": jnp.full((1, 4, 4, 1), 0.5)}, {"visible": jnp.zeros((1, 4, 4, 1))}
     counts, states = [], [state]
     for batch in (good, black, black, good, black):

@@ -1,6 +1,8 @@
 """Orbax checkpoints of a training: state, key, config and data iterator, saved together and restored together."""
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,7 +45,7 @@ def open_checkpoints(workdir: str | Path) -> ocp.CheckpointManager:
 
 
 def _loss(metrics):
-    return metrics[_METRIC]
+    return metrics.get(_METRIC, math.inf)
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def _telling(manager):
         ) from error
 
 
-def finished_steps(folder: str | Path) -> list[int]:
+def finished_steps(folder: str | os.PathLike) -> list[int]:
     """The steps of the whole checkpoints in a folder, sorted."""
     return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdigit())
 
@@ -120,8 +122,8 @@ def save(
                 data=grain.checkpoint.CheckpointSave(iterator),
                 about=ocp.args.JsonSave(about),
             )
-            finite = validation_loss is not None and np.isfinite(validation_loss)
-            manager.save(step, args=arguments, metrics={_METRIC: float(validation_loss)} if finite else None)
+            finite = validation_loss is not None and math.isfinite(validation_loss)
+            manager.save(step, args=arguments, metrics={_METRIC: float(validation_loss)} if finite else {})
         if wait:
             manager.wait_until_finished()
 
@@ -202,18 +204,16 @@ def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
         which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
         raise UserError(f"{folder}: {which} in it; train longer, or give another folder")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        place = folder / str(step) / "state"
-        try:
+    place = folder / str(step) / "state"
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             form = checkpointer.metadata(place).item_metadata.tree
             form = {name: form[name] for name in ("params", "average") if form.get(name)}
             form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), form)
-            arguments = ocp.args.PyTreeRestore(
-                item=form, restore_args=ocp.checkpoint_utils.construct_restore_args(form), partial_restore=True
-            )
-            with ocp.PyTreeCheckpointer() as reader:
-                state = reader.restore(place, args=arguments)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder / str(step)}: cannot be restored ({reason}); give another folder") from error
+            arguments = ocp.checkpoint_utils.construct_restore_args(form)
+            arguments = ocp.args.PyTreeRestore(item=form, restore_args=arguments, partial_restore=True)
+            state = checkpointer.restore(place, args=arguments)
+    except Exception as error:  # damaged: Orbax raises many types
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / str(step)}: cannot be restored ({reason}); give another folder") from error
     return state.get("average") or state["params"]
