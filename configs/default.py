@@ -28,6 +28,9 @@ def get_config():
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch
+    c.data.workers = 0  # processes that read and crop; 0: two threads of this one
+    c.data.cache_mb = 1024  # decoded images kept in memory
+    c.data.max_unreadable = 4  # pairs that may be passed over, by name, because they cannot be read
     c.crop = 224
     c.batch_size = 16
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
@@ -42,6 +45,8 @@ def get_config():
     c.ema = 0.0  # decay of a moving average of the parameters, which is then what is saved for fusing; 0: none
 
     c.log_every = 50
+    c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training
     c.checkpoint_every = 1000
+    c.validation_pairs = 16  # validation crops whose loss is computed with each checkpoint; the best is kept; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
     return c

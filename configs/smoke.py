@@ -18,4 +18,5 @@ def get_config():
     c.checkpoint_every = 10
     c.sheet.every = 10
     c.sheet.pairs = 2
+    c.validation_pairs = 2
     return c

@@ -25,6 +25,8 @@ class TrainState:
     params: PyTree
     opt_state: PyTree
     average: PyTree = None  # moving average of params, where one is kept
+    skipped: PyTree = None  # updates left out so far, because loss or gradient were not finite
+    skipped_in_a_row: PyTree = None  # and those since the last update
 
     @property
     def final(self) -> PyTree:
@@ -79,7 +81,8 @@ def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTrans
     params = jax.jit(net.init)(key, image, image)
     # The output is clipped to [0, 1]: from a zero bias half of it starts, and may stay, where there is no gradient.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
 
 
 def fusion_loss(
@@ -221,7 +224,13 @@ def moving_average(average: PyTree, params: PyTree, step: Int[Array, ""], *, dec
 
 
 def make_gradient(
-    net: FusionNet, vision: VisionTower, recipe: Recipe, *, accumulate: int = 1, axis_name: str | None = None
+    net: FusionNet,
+    vision: VisionTower,
+    recipe: Recipe,
+    *,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+    processes: int = 1,
 ) -> Callable[..., tuple[dict[str, Array], PyTree]]:
     """A pure `gradient(params, batch, key, frozen) -> (metrics, grads)`: `fusion_loss`, its terms and its gradient.
 
@@ -229,6 +238,8 @@ def make_gradient(
         accumulate: parts that the batch is taken in, one after the other, with the memory of one; must divide it.
         axis_name: of the mapped axis, where `batch` is one device's block of a larger one. Metrics and gradients are
             then means over it, of the whole batch.
+        processes: how many there are, whose shares of the batch lie one after the other, each of them every so many-th
+            sample of the stream. A sample's place is that in the stream, and so the same with any number of them.
     """
     value_and_grad = jax.value_and_grad(fusion_loss, has_aux=True)
 
@@ -241,9 +252,10 @@ def make_gradient(
     def gradient(params, batch, key, frozen):
         batch = {role: batch[role] for role in ("visible", "infrared")}
         size = batch["visible"].shape[0]
-        places = jnp.arange(size)
+        total = size if axis_name is None else size * jax.lax.axis_size(axis_name)
+        places = jnp.arange(total).reshape(-1, processes).T.reshape(-1)
         if axis_name is not None:
-            places += size * jax.lax.axis_index(axis_name)
+            places = jax.lax.dynamic_slice_in_dim(places, size * jax.lax.axis_index(axis_name), size)
         if accumulate == 1:
             sums = part(params, batch, places, key, frozen)
         else:
@@ -271,23 +283,32 @@ def make_train_step(
     average_decay: float = 0.0,
     accumulate: int = 1,
     axis_name: str | None = None,
+    processes: int = 1,
 ) -> Callable[[TrainState, Mapping[str, Array], PRNGKeyArray, Frozen], tuple[TrainState, dict[str, Any]]]:
     """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be compiled by `parallel.compile_step`.
 
     The step's randomness is `key` folded with the step count and each sample's place in the batch, so a resumed
     training repeats it exactly, and so does one on other devices but for rounding. An average in the state is moved by
-    `moving_average`. `accumulate` and `axis_name` as in `make_gradient`.
+    `moving_average`. A step whose loss, gradient or update is not finite changes nothing but the counts. `accumulate`,
+    `axis_name` and `processes` as in `make_gradient`.
     """
-    gradient = make_gradient(net, vision, recipe, accumulate=accumulate, axis_name=axis_name)
+    gradient = make_gradient(net, vision, recipe, accumulate=accumulate, axis_name=axis_name, processes=processes)
 
     def train_step(state, batch, key, frozen):
         metrics, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step), frozen)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**metrics, "gradient_norm": optax.tree.norm(grads)}
+        norm = optax.tree.norm(grads)
         average = state.average
         if average is not None:
             average = moving_average(average, params, state.step, decay=average_decay)
-        return TrainState(state.step + 1, params, opt_state, average), metrics
+        # What is not finite is left out: only the counts and the step go on.
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+        new, old = (params, opt_state, average), (state.params, state.opt_state, state.average)
+        params, opt_state, average = jax.tree.map(partial(jnp.where, finite), new, old)
+        skipped = state.skipped + ~finite
+        in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+        metrics = {**metrics, "gradient_norm": norm, "skipped": skipped, "skipped_in_a_row": in_a_row}
+        return TrainState(state.step + 1, params, opt_state, average, skipped, in_a_row), metrics
 
     return train_step
