@@ -56,9 +56,8 @@ def join_cluster(
             return
         reason = str(error).splitlines()[0].rstrip(".")
         if len(missing) == 3:
-            raise UserError(
-                f"JAX cannot join a cluster ({reason}); run one process without one, or see README"
-            ) from error
+            flag = "--distributed: " if required else ""
+            raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
         remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
         raise UserError(f"--coordinator {coordinator}: the processes cannot be joined ({reason}); {remedy}") from error
 

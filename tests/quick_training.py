@@ -1,5 +1,6 @@
 """Trainings with a cheap loss, for tests of all around the step; `python quick_training.py ARGUMENTS` runs one."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def overrides(root, **values):
         **values,
     }
     return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def metrics(workdir):
+    """The lines of metrics.jsonl, without those numbers that no second run repeats."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    timed = ("samples_per_second", "input_wait", "mfu", "device_memory_gib")
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 def patch(setattr=setattr):

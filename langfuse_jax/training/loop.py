@@ -52,8 +52,8 @@ def train_command(args, overrides):
         reason = " ".join(str(error).split())[:200]
         if not isinstance(error, UserError):
             reason = (
-                f"{args.workdir}: this process lost the others ({reason}); start all of them again, they go on from the "
-                "last checkpoint"
+                f"{args.workdir}: this process lost the others ({reason}); start all of them again, they go on from "
+                "the last checkpoint"
             )
         end_alone(reason)
     if jax.process_index():
@@ -257,7 +257,7 @@ def _recipe(config):
 
 
 def _sheet_drawer(config, net):
-    """A function (params, path) that fuses the fixed validation pairs, writes them as one picture, if any, and says so."""
+    """A function (params, path) that fuses the fixed validation pairs and writes them as one picture; False if none."""
     pairs = list_scenes(Path(config.data.root) / config.data.validation, "test") if config.data.validation else []
     if not pairs:
         return lambda params, path: False
