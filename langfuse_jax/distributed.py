@@ -4,6 +4,7 @@ import os
 import sys
 
 import jax
+from jax._src import distributed  # JAX's public interface has no barrier without devices
 
 from langfuse_jax.errors import UserError
 
@@ -65,6 +66,15 @@ def join_cluster(
 def _no_cluster(error):
     """Whether JAX found no cluster, or was in use already (as in a notebook), where there is nothing to join."""
     return "coordinator_address should be defined" in str(error) or "must be called before" in str(error)
+
+
+def wait_for_others(name: str) -> None:
+    """Returns when all processes have called it with this name, to be used once: for work that one does alone.
+
+    Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
+    """
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(name, 3_600_000)
 
 
 def end_alone(problem: str) -> None:

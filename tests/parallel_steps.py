@@ -62,7 +62,7 @@ def run(mode):
     vision, clip = small_clip()
     texts = np.float32(np.eye(3, 16))
     frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
-    recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.0)
+    recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5)
     optimizer = keeping_gradients(optax.adam(1e-4))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
     mode = "jit" if mode == "one" else mode
@@ -81,7 +81,7 @@ def run(mode):
         selected.append(float(local(metrics)["selected"]))
         if number == 0:
             gradients = jax.tree.leaves_with_path(local(state.opt_state[1]))
-    assert 0.1 < np.mean(selected) < 0.9, selected
+    assert 0.05 < np.mean(selected) < 0.98, selected  # patches of both kinds
     return losses, {jax.tree_util.keystr(path): leaf for path, leaf in gradients}
 
 

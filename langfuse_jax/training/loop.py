@@ -17,7 +17,7 @@ from langfuse_jax.atomic import atomic_write, make_folder
 from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
-from langfuse_jax.distributed import end_alone, join_cluster
+from langfuse_jax.distributed import end_alone, join_cluster, wait_for_others
 from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip, in_compute_dtype
@@ -154,6 +154,7 @@ def train(
     flops = peak and step_flops(net, vision, recipe, state.params, frozen, config.crop, config.batch_size)
     state, everywhere = replicate(state, mesh), replicate(frozen, mesh)
     make_folder(workdir)
+    wait_for_others("checkpoints")
     manager = checkpoints.open_checkpoints(workdir)
     state, step_key = checkpoints.restore(manager, state, iterator, key=step_key, config=config, override=override)
     step_key = replicate(step_key, mesh)
@@ -202,6 +203,8 @@ def train(
                 save(state)
             if first:
                 look(state, step)
+            if step == start or step % config.sheet.every == 0 or (score and step % config.scores.every == 0):
+                wait_for_others(f"step {step}")
             trace.before(step, state)
             state, metrics = train_step(state, share(next(waited), mode, mesh), step_key, everywhere)
             # The step just dispatched runs while the one before it is read and written.
@@ -213,6 +216,7 @@ def train(
             save(state)
         if first:
             look(state, total_steps)
+        wait_for_others("last look")
     if not first:
         return state
     metadata = {
