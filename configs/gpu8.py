@@ -3,12 +3,12 @@
     langfuse-jax train --config configs/gpu8.py --workdir runs/gpu8 \
         --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
 
-Hardware: eight GPUs in one process, which JAX finds by itself (pip install "jax[cuda12]"). For the published batch say
---config.batch_size=16.
+Hardware: eight GPUs in one process, which JAX finds by itself (pip install "jax[cuda12]"). For the published batch
+say --config.batch_size=16.
 
 Expected time, an ESTIMATE: the 1.6e17 FLOP of configs/default.py over 8 x 989 TFLOP/s (H100) at 30%: a minute and a
-quarter of arithmetic; reading and decoding images will be slower than that. Expected result: that of the published recipe
-at a learning rate raised with the root of the batch; not run.
+quarter of arithmetic; reading and decoding images will be slower than that. Expected result: that of the published
+recipe at a learning rate raised with the root of the batch; not run.
 """
 
 import runpy
