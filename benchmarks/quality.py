@@ -14,7 +14,7 @@ import numpy as np
 
 from langfuse_jax import Fuser
 from langfuse_jax.baselines import BASELINES
-from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair
+from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images import write_png
 from langfuse_jax.sheet import grid
 
@@ -50,11 +50,11 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    pairs = folder_pairs([str(Path(args.data_root) / "vifb")])
+    pairs = list_scenes(Path(args.data_root) / "vifb")
     methods = BASELINES | {"langfuse_jax": Fuser.load(args.checkpoint)}
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
-        visible, infrared = read_gray_pair(pair)
+        visible, infrared = read_scene(pair)
         fused = {name: method(visible, infrared) for name, method in methods.items()}
         for name, image in fused.items():
             gray = np.rint(255 * image)

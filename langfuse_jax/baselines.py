@@ -1,11 +1,14 @@
 """What anyone can do without a network: three classical fusions, to compare with."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
 from langfuse_jax.data.pyramid_fusion import collapse, laplacian_pyramid
+from langfuse_jax.images import write_png
+from langfuse_jax.pairs import match_pairs, read_pair
 
 Gray = Float32[np.ndarray, "h w"]
 
@@ -46,3 +49,14 @@ BASELINES: dict[str, Callable[[Gray, Gray], Gray]] = {
     "elementwise max": maximum,
     "Laplacian pyramid": pyramid,
 }
+
+
+def write_baselines(visible: str | Path, infrared: str | Path, out: str | Path) -> None:
+    """Fuses the pairs of two folders by each baseline: `out`/average, `out`/maximum and `out`/pyramid, gray PNGs.
+
+    Raises UserError for folders without pairs, unreadable images and a place that cannot be written.
+    """
+    for pair in match_pairs(visible, infrared)[0]:
+        luma, _, heat = read_pair(pair)
+        for method in BASELINES.values():
+            write_png(Path(out) / method.__name__ / f"{pair.stem}.png", method(luma, heat))

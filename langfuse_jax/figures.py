@@ -44,20 +44,22 @@ def plot_plane(
     images = dict(zip(names, embed_gray(clip, [visible, infrared, *candidates.values()]) @ plane.T, strict=True))
     figure, (left, right) = _figure(11, 5, 1, 2)
     for role in ROLES:
-        left.plot(*words[role], "o", color=_COLORS[role])
-        left.annotate("  " + " | ".join(texts.prompts[role]), words[role], fontsize=8, wrap=True)
+        left.plot(*words[role], "o", color=_COLORS[role], label=f"{role}: {' | '.join(texts.prompts[role])}")
     for source in ("visible", "infrared"):
         _arrow(left, words[source], words["goal"], _COLORS[source])
-        _arrow(right, images[source], images[source] + words["goal"] - words[source], _COLORS[source], "dashed")
-        right.plot(*images[source], "o", color=_COLORS[source])
-        right.annotate(f"  {source}", images[source], fontsize=9)
-    for name in candidates:
-        right.plot(*images[name], "s", color="0.3")
-        right.annotate(f"  {name}", images[name], fontsize=9)
+        # The loss knows directions alone: their length is chosen to fit the images.
+        direction = words["goal"] - words[source]
+        reach = 1.5 * max(np.linalg.norm(images[name] - images[source]) for name in candidates)
+        end = images[source] + reach * direction / np.linalg.norm(direction)
+        _arrow(right, images[source], end, _COLORS[source], "dashed")
+        right.plot(*images[source], "o", color=_COLORS[source], label=source)
+    for name, marker in zip(candidates, "sD^vP*X" * len(candidates), strict=False):
+        right.plot(*images[name], marker, color="0.3", label=name)
     for panel, title in ((left, "sentences"), (right, "images, and where the words point from each source")):
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("visible to infrared")
         panel.set_ylabel("towards the goal")
+        panel.legend(fontsize=8, loc="best")
         panel.margins(0.25)
         panel.set_aspect("equal", adjustable="datalim")
     return _picture(figure)
@@ -95,7 +97,7 @@ def plot_matrix(
     values: Float[np.ndarray, "m n"], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Image.Image:
     """A table of numbers as colours, each number written into its cell; green is low."""
-    figure, (panel,) = _figure(2.5 + 1.3 * len(columns), 1.2 + 0.5 * len(rows), 1, 1)
+    figure, (panel,) = _figure(2.5 + 1.6 * len(columns), 1.2 + 0.5 * len(rows), 1, 1)
     panel.imshow(values, cmap="RdYlGn_r", aspect="auto")
     panel.set_xticks(range(len(columns)), columns, fontsize=9)
     panel.set_yticks(range(len(rows)), rows, fontsize=9)

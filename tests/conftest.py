@@ -23,7 +23,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
 # What needs more than README's test command installs.
-HEAVY = ("shared", "torch", "browser", "notebook")
+HEAVY = ("shared", "torch", "slow", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

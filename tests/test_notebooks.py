@@ -1,22 +1,35 @@
-"""The notebooks run, cell by cell, and are kept without outputs."""
+"""The notebooks are kept without outputs, hold no logic, and run from the first cell to the last (mark `notebook`)."""
 
+import ast
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+LOGIC = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Try)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, capsys):
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] for cell in cells)
-    names = {}
+def test_notebook_is_clean(path):
+    install, *cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert "REPOSITORY" in install["source"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in [install, *cells])
     for cell in cells:
-        exec("".join(cell["source"]), names)
-    assert names["sheet"].shape[1] > 3 * names["visible"].shape[1]
-    # The picture's point: what is hot is brighter in the fused image.
-    visible, fused = (image[names["hot"]].mean() for image in names["luma"])
-    assert fused > visible + 0.1
-    assert "hottest" in capsys.readouterr().out
+        if not cell["source"].startswith("!"):
+            assert not any(isinstance(node, LOGIC) for node in ast.walk(ast.parse(cell["source"])))
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path):
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if "error:" in o.get("text", "")]
+    if folder := os.environ.get("LANGFUSE_JAX_EXECUTED"):
+        nbformat.write(notebook, Path(folder) / path.name)
