@@ -36,9 +36,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_readme_lines_run_without_the_package(folder):
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    lines = next(block.split("```")[0] for block in readme.split("```python\n") if "export.deserialize" in block)
+def test_documented_lines_run_without_the_package(folder):
+    page = (Path(__file__).resolve().parents[1] / "docs" / "fusing.md").read_text()
+    lines = next(block.split("```")[0] for block in page.split("```python\n") if "export.deserialize" in block)
     assert len(lines.split("\n\n")[1].splitlines()) <= 6
     script = _WITHOUT_PACKAGE.format(lines=lines)
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
