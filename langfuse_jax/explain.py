@@ -66,7 +66,7 @@ def loss_map(
 
     whole = embed_gray(clip, [visible, infrared])
     patches = clip.encode_image(np.repeat(windows(fused), 3, axis=-1))
-    sources = (np.repeat(row[None], len(places), axis=0) for row in whole)
+    sources = (jnp.tile(row, (len(places), 1)) for row in whole)
     losses = language_driven_loss(patches, *sources, **_directions(texts))
     counts = informative(jnp.asarray(windows(visible)), jnp.asarray(windows(infrared)), threshold=threshold)
     return np.where(counts, losses, np.nan).reshape(len(range(0, height - side + 1, stride)), -1)
@@ -77,8 +77,8 @@ def losses_by_goal(
 ) -> Float[np.ndarray, "goals candidates"]:
     """The language-driven loss of each candidate as the fused image, under each goal sentence, in [0, 2]."""
     sources = embed_gray(clip, [visible, infrared])
-    fused = embed_gray(clip, list(candidates.values()))
-    sources = [np.repeat(row[None], len(fused), axis=0) for row in sources]
+    fused = jnp.asarray(embed_gray(clip, list(candidates.values())))
+    sources = [jnp.tile(row, (len(candidates), 1)) for row in sources]
     texts = [embed(clip, goal=[goal]) for goal in goals]
     return np.stack([language_driven_loss(fused, *sources, **_directions(text)) for text in texts])
 

@@ -42,7 +42,7 @@ def plot_plane(
     words = {role: plane @ getattr(texts, role) for role in ROLES}
     names = ["visible", "infrared", *candidates]
     images = dict(zip(names, embed_gray(clip, [visible, infrared, *candidates.values()]) @ plane.T, strict=True))
-    figure, (left, right) = _figure(11, 5, 1, 2)
+    figure, (left, right) = _figure(11, 5.6, 1, 2)
     for role in ROLES:
         left.plot(*words[role], "o", color=_COLORS[role], label=f"{role}: {' | '.join(texts.prompts[role])}")
     for source in ("visible", "infrared"):
@@ -59,7 +59,7 @@ def plot_plane(
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("visible to infrared")
         panel.set_ylabel("towards the goal")
-        panel.legend(fontsize=8, loc="best")
+        panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=1 if panel is left else 3)
         panel.margins(0.25)
         panel.set_aspect("equal", adjustable="datalim")
     return _picture(figure)
