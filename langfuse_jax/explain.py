@@ -14,7 +14,7 @@ from langfuse_jax.text import ROLES, TextEmbeddings, embed
 Gray = Float32[np.ndarray, "h w"]
 
 
-def embed_gray(clip: Clip, images: Sequence[Gray]) -> Float32[np.ndarray, "n d"]:
+def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Float32[np.ndarray, "n d"]:
     """Unit embeddings of gray images in [0, 1], each of any size."""
     rows = [clip.encode_image(np.repeat(image[None, :, :, None], 3, axis=-1))[0] for image in images]
     return np.asarray(unit(jnp.stack(rows)))
