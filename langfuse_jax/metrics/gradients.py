@@ -51,7 +51,7 @@ def average_gradient(
     Cui et al., Opt. Commun. 2015.
     """
     (fused,) = gray(sizes, fused)
-    gradients = (_slope(fused, sizes, axis) for axis in (1, 2))
+    gradients = (slope(fused, sizes, axis) for axis in (1, 2))
     magnitude = jnp.sqrt(sum(jnp.square(g) for g in gradients) / 2)
     if convention in ("tang", "vifb"):
         h, w = (fused.shape[k + 1] if sizes is None else sizes[:, k] for k in (0, 1))
@@ -83,7 +83,7 @@ def sobel(image: Float[Array, "b h w"]) -> tuple[Float[Array, "b hh ww"], Float[
     )
 
 
-def _slope(image, sizes, axis):
+def slope(image, sizes, axis):
     """numpy.gradient along an axis."""
     n = image.shape[axis]
     length = n if sizes is None else sizes[:, axis - 1, None, None]

@@ -17,6 +17,7 @@ from langfuse_jax.metrics.error import (
     peak_signal_to_noise_ratio,
     root_mean_squared_error,
 )
+from langfuse_jax.metrics.feature_information import feature_mutual_information
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
@@ -60,6 +61,22 @@ METRICS = {
     "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", differs=True, least=3),
     "Qcb": Metric(chen_blum, True, "Chen-Blum", "0 to 1"),
     "Qcv": Metric(chen_varshney, False, "Chen-Varshney", "squared gray levels"),
+    **{
+        name: Metric(
+            partial(feature_mutual_information, feature=feature),
+            True,
+            f"feature mutual information, {what}",
+            "about 0 to 1",
+            differs=True,
+            least=3,
+        )
+        for name, feature, what in (
+            ("FMI", "pixel", "pixels"),
+            ("FMI-gradient", "gradient", "gradients"),
+            ("FMI-DCT", "dct", "cosine transform"),
+            ("FMI-wavelet", "wavelet", "wavelet transform"),
+        )
+    },
 }
 
 
