@@ -63,8 +63,8 @@ def average_gradient(
 def edge_intensity(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[Array, " b"]:
     """EI = mean(sqrt(sx^2 + sy^2)), s the Sobel responses ([1 2 1], not normalised; edges repeated), gray levels.
 
-    Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya 2018. Equals
-    VIFB's script; the same in every convention.
+    Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya, Int. J. Eng.
+    Sci. Invent. 2018. Equals VIFB's script; the same in every convention.
     """
     (fused,) = gray(sizes, fused)
     x, y = sobel(padded(fused, sizes, 1))
