@@ -273,7 +273,7 @@ _NAMES = {"MS-SSIM": "MS_SSIM", "FMI": "FMI_none", "FMI-gradient": "FMI_gradient
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("case", ["tno_37_SeAFusion", "tno_37_DenseFuse", "vifb_walking_avg", "vifb_walking_max"])
+@pytest.mark.parametrize("case", ["tno_37_SeAFusion", "vifb_manWalking_avg", "vifb_walking_avg", "vifb_walking_max"])
 @pytest.mark.parametrize("double", [True, False])
 def test_published_values(shared, case, double):
     folder = shared / "reference" / "metric_cases" / case

@@ -67,7 +67,8 @@ def _stretched(image, sizes):
     within = inside(image, sizes)
     least = jnp.min(jnp.where(within, image, jnp.inf), axis=(1, 2), keepdims=True)
     span = jnp.max(jnp.where(within, image, -jnp.inf), axis=(1, 2), keepdims=True) - least
-    return blank(jnp.floor((image - least) / jnp.where(span > 0, span, 1) * 255 + 0.5), sizes)
+    # The product of whole levels is exact, so that halves are rounded up with any precision.
+    return blank(jnp.floor((image - least) * 255 / jnp.where(span > 0, span, 1) + 0.5), sizes)
 
 
 def _masked_contrast(image, sizes):
