@@ -9,6 +9,8 @@ from jaxtyping import Float32
 Size = tuple[int, int]  # height, width
 
 GRAIN = 8  # canvases have sides that are multiples of it, as the network asks
+MAX_BATCH = 16  # images at a time on an accelerator
+_BATCH_PIXELS = 2**24  # and how many pixels they may have: eight images of 1080p
 _DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain
 
 
@@ -46,6 +48,19 @@ def smallest(canvases: Iterable[Size], size: Size) -> Size:
     if fitting:
         return min(fitting, key=lambda canvas: (canvas[0] * canvas[1], canvas))
     return tuple(_rounded((side,), max(GRAIN, 2 ** ((side - 1).bit_length() - 3)))[0] for side in size)
+
+
+def default_batch(canvas: Size, expected: int) -> int:
+    """Images in a batch. On a CPU one, since more are no faster; on an accelerator up to 16, of 16 million pixels.
+
+    `expected` images are known to come: no batch is far larger.
+    """
+    import jax  # which takes seconds, and plans of canvases need none
+
+    if jax.default_backend() == "cpu":
+        return 1
+    fitting = max(1, min(MAX_BATCH, _BATCH_PIXELS // (canvas[0] * canvas[1])))
+    return min(fitting, 1 << max(0, expected - 1).bit_length())
 
 
 def fit_network(size: Size) -> Size:

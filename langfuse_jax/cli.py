@@ -52,6 +52,12 @@ def _export(args, rest):
     return export_command(args)
 
 
+def _evaluate(args, rest):
+    from langfuse_jax.evaluate_command import evaluate_command
+
+    return evaluate_command(args)
+
+
 def _parser():
     parser = argparse.ArgumentParser(
         prog="langfuse-jax",
@@ -87,18 +93,65 @@ def _parser():
     fuse.add_argument(
         "--batch-size", type=int, metavar="N", help="images at a time (default: 1 on a CPU, else up to 16)"
     )
-    fuse.add_argument(
-        "--compilation-cache",
-        metavar="DIR",
-        help="folder that keeps compiled programs, or off (default: $LANGFUSE_JAX_COMPILATION_CACHE, "
-        "$JAX_COMPILATION_CACHE_DIR, or langfuse_jax in the user's cache folder)",
-    )
+    _add_compilation_cache(fuse)
     fuse.add_argument(
         "--distributed", action="store_true", help="join the JAX processes of a cluster; each takes a share"
     )
     fuse.add_argument("--video", action="store_true", help="A and B are videos, or folders of frames; C is a video")
     fuse.add_argument("--fps", metavar="R", help="frames per second where A and B are folders (25)")
     fuse.set_defaults(run=_fuse, passes_rest=False)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score fused images of one or several methods against their sources",
+        description="Scores of fused images, each and as mean +- standard deviation (population); several methods side "
+        "by side with ranks. Images match by file stem, whatever their endings. Colour images are compared on Y (luma, "
+        "BT.601), and all are rounded to 8 bits. A scene that one folder lacks or that cannot be read is named and "
+        "left out for all methods, and the exit status is 1.",
+    )
+    evaluate.add_argument(
+        "--fused",
+        metavar="[NAME=]F",
+        required=True,
+        action="append",
+        help="fused image, or a folder of them; once for each method (its name: that of the folder)",
+    )
+    evaluate.add_argument("--visible", metavar="A", required=True, help="visible image, or a folder of them")
+    evaluate.add_argument("--infrared", metavar="B", required=True, help="infrared image, or a folder of them")
+    evaluate.add_argument(
+        "--metrics", metavar="M,M", help="names such as EN,SD,VIF, or all (default: EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM)"
+    )
+    evaluate.add_argument(
+        "--convention",
+        choices=("cddfuse", "tang", "vifb", "corrected"),
+        default="cddfuse",
+        help="which published script the numbers equal (cddfuse), or corrected: without their bugs, for new work",
+    )
+    for kind, what in (
+        ("csv", "a row for each method and image, then mean, std and rank"),
+        ("json", "everything"),
+        ("markdown", "tables of the means and of all images"),
+        ("latex", "a tabular of the means for booktabs"),
+    ):
+        evaluate.add_argument(f"--{kind}", metavar="FILE", help=f"write {what}")
+    evaluate.add_argument(
+        "--plot", metavar="FILE.png", help="draw bars of the means, as .png, .pdf or .svg (needs the extra [plot])"
+    )
+    evaluate.add_argument("--strict", action="store_true", help="end with status 2 at the first scene to be left out")
+    evaluate.add_argument(
+        "--language",
+        action="store_true",
+        help="also score towards sentences in CLIP space; each of the next five flags implies it",
+    )
+    evaluate.add_argument("--clip", metavar="C", help="CLIP folder or hub id (default: the compact CLIP)")
+    evaluate.add_argument("--text", metavar="FILE.npz", help="sentences encoded by `langfuse-jax embed`")
+    for role in ("goal", "visible-text", "infrared-text"):
+        name = role.removesuffix("-text")
+        evaluate.add_argument(
+            f"--{role}", metavar="TEXT", action="append", help=f"{name} sentence instead of the usual one; repeatable"
+        )
+    _add_compilation_cache(evaluate)
+    evaluate.set_defaults(run=_evaluate, passes_rest=False)
 
     export = commands.add_parser("export", help="write network and weights to a file that JAX alone can run")
     export.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")
@@ -139,6 +192,15 @@ def _parser():
     vgg19.add_argument("--out", metavar="FILE.safetensors", required=True, help="where to write the convolutions")
     vgg19.set_defaults(run=_convert_vgg19, passes_rest=False)
     return parser
+
+
+def _add_compilation_cache(parser):
+    parser.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="folder that keeps compiled programs, or off (default: $LANGFUSE_JAX_COMPILATION_CACHE, "
+        "$JAX_COMPILATION_CACHE_DIR, or langfuse_jax in the user's cache folder)",
+    )
 
 
 def _show_warning(others, message, category, *place):

@@ -8,5 +8,9 @@ class UserError(Exception):
     """
 
 
+class BadPixels(UserError):
+    """An image file whose numbers are no image: NaN, infinite, out of range or of a strange type."""
+
+
 class CutPrompt(UserWarning):
     """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""

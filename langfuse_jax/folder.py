@@ -14,6 +14,7 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.images import header_size, write_png, ycbcr_to_rgb
 from langfuse_jax.pairs import match_pairs, read_pair
 from langfuse_jax.sheet import side_by_side
+from langfuse_jax.threads import default_threads
 
 _SCANNED = 512  # headers looked at, spread evenly over the folder, to choose canvases
 
@@ -79,7 +80,7 @@ def fuse_folders(args, load_fuser, processes) -> int:
                 write,
                 canvases=canvases,
                 batch_size=args.batch_size,
-                threads=_threads(),
+                threads=default_threads(),
                 failed=read_failed,
             )
         except UserError as error:
@@ -123,10 +124,6 @@ def _some_sizes(pairs, fuser):
     return [fuser.extended_size(size) for pair in pairs[::step] if (size := header_size(pair.visible))]
 
 
-def _threads():
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def _tell(work, programs):
     """What --verbose is to say of a stream."""
     for (height, width), images in sorted(work.images.items()):
@@ -157,11 +154,11 @@ def output_folder(path):
     return out
 
 
-def check_writable(folder):
+def check_writable(folder, flag="--out"):
     """Raises UserError where files in `folder`, or the folder, cannot be made; the disk may still be full later."""
     above = folder.absolute()
     while not above.exists():
         above = above.parent
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = f"{above} cannot be written" if above.is_dir() else f"{above} is a file"
-        raise UserError(f"--out {folder}: cannot be written ({reason}); choose a writable place")
+        raise UserError(f"{flag} {folder}: cannot be written ({reason}); choose a writable place")

@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from langfuse_jax.atomic import atomic_write
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import BadPixels, UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MIN_SIDE = 32  # the fusion network's smallest height and width
@@ -48,21 +48,21 @@ def ycbcr_to_rgb(
 def to_unit(pixels: Shaped[np.ndarray, "..."], name: PathLike) -> Float32[np.ndarray, "..."]:
     """uint8 / 255, uint16 / 65535, or floats in [0, 1] as they are: always float32 in [0, 1].
 
-    Raises UserError, naming `name`, for other types and for values that are not finite or outside [0, 1].
+    Raises BadPixels, a UserError, naming `name`, for other types and for values that are not finite or outside [0, 1].
     """
     kind = pixels.dtype.newbyteorder("=")
     if kind in (np.uint8, np.uint16):
         return pixels.astype(np.float32) / np.float32(np.iinfo(kind).max)
     # ml_dtypes' bfloat16 is no numpy.floating, and its kind is V.
     if kind.kind != "f" and kind.name != "bfloat16":
-        raise UserError(f"{name}: pixels are {kind}; give uint8, uint16 or floats in [0, 1]")
+        raise BadPixels(f"{name}: pixels are {kind}; give uint8, uint16 or floats in [0, 1]")
     values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UserError(f"{name}: has values that are not finite; replace NaN and infinity first")
+        raise BadPixels(f"{name}: has values that are not finite; replace NaN and infinity first")
     # Rounding in somebody's own conversion may pass the bounds by a little.
     if values.size and (values.min() < -1e-5 or values.max() > 1 + 1e-5):
         low, high = values.min(), values.max()
-        raise UserError(f"{name}: floats run from {low:.4g} to {high:.4g}; scale them to [0, 1]")
+        raise BadPixels(f"{name}: floats run from {low:.4g} to {high:.4g}; scale them to [0, 1]")
     return np.clip(values, 0, 1)
 
 
@@ -100,7 +100,7 @@ def read_infrared(
     if pixels.ndim == 3:
         pixels = pixels @ _LUMA
     if not np.isfinite(pixels).all():
-        raise UserError(f"{path}: has values that are not finite; replace NaN and infinity first")
+        raise BadPixels(f"{path}: has values that are not finite; replace NaN and infinity first")
     return thermal_to_unit(pixels, limits)
 
 
@@ -156,7 +156,7 @@ def _decode(path, max_side):
     if image.mode == "I":
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 65535:
-            raise UserError(f"{path}: holds integers beyond 16 bits; save it with 8 or 16 bits per pixel")
+            raise BadPixels(f"{path}: holds integers beyond 16 bits; save it with 8 or 16 bits per pixel")
         return pixels.astype(np.uint16), False
     if image.mode == "F" or image.mode.startswith("I;16"):
         return np.asarray(image), False

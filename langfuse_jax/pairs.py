@@ -1,6 +1,7 @@
 """Which visible image belongs to which infrared image: the one with the same file stem."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, read_infrared, read_visible
+from langfuse_jax.images import EXTENSIONS, MAX_SIDE, Limits, header_size, read_infrared, read_visible
+from langfuse_jax.threads import ahead, default_threads, pool
 
 
 class Pair(NamedTuple):
@@ -19,6 +21,15 @@ class Pair(NamedTuple):
     infrared: Path
 
 
+class FusedPair(NamedTuple):
+    """One scene seen twice, and what each of some methods made of it."""
+
+    stem: str
+    visible: Path
+    infrared: Path
+    fused: tuple[Path, ...]
+
+
 def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.PathLike) -> tuple[list[Pair], list[Path]]:
     """The pairs of two folders, sorted by stem, and the images in either folder that have no partner.
 
@@ -26,7 +37,7 @@ def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.Pat
     extension are passed over. Raises UserError for a missing folder, one without images, two images of one stem in
     one folder, the same folder given twice, and folders without a single pair.
     """
-    visible, infrared = _by_stem(visible_folder, "visible"), _by_stem(infrared_folder, "infrared")
+    visible, infrared = by_stem(visible_folder, "visible"), by_stem(infrared_folder, "infrared")
     if os.path.samefile(visible_folder, infrared_folder):
         raise UserError(f"{visible_folder}: is given as both the visible and the infrared folder; they must differ")
     both = visible.keys() & infrared.keys()
@@ -40,7 +51,61 @@ def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.Pat
     return [Pair(stem, visible[stem], infrared[stem]) for stem in sorted(both)], alone
 
 
-def _by_stem(folder, role):
+def match_fused(
+    fused_folders: Mapping[str, str | os.PathLike],
+    visible_folder: str | os.PathLike,
+    infrared_folder: str | os.PathLike,
+) -> tuple[list[FusedPair], list[str]]:
+    """The scenes that both sources and every method have, sorted by stem, and a line for each scene that they have not.
+
+    `fused_folders` maps a method to its folder. A stem counts as it is: `7_fused.png` is not `7.png`. Raises UserError
+    as `match_pairs` does, and where no scene is in all folders.
+    """
+    folders = {
+        visible_folder: by_stem(visible_folder, "visible"),
+        infrared_folder: by_stem(infrared_folder, "infrared"),
+    }
+    if os.path.samefile(visible_folder, infrared_folder):
+        raise UserError(f"{visible_folder}: is given as both the visible and the infrared folder; they must differ")
+    folders |= {folder: by_stem(folder, "fused") for folder in fused_folders.values()}
+    everywhere = set.intersection(*(set(images) for images in folders.values()))
+    if not everywhere:
+        raise UserError(_no_scene(folders))
+    problems = []
+    for stem in sorted(set().union(*folders.values()) - everywhere):
+        having = next(images[stem] for images in folders.values() if stem in images)
+        lacking = [str(folder) for folder, images in folders.items() if stem not in images]
+        problems.append(f"{having}: left out, no image of that stem in {' nor in '.join(lacking)}")
+    scenes = [
+        FusedPair(
+            stem,
+            folders[visible_folder][stem],
+            folders[infrared_folder][stem],
+            tuple(folders[folder][stem] for folder in fused_folders.values()),
+        )
+        for stem in sorted(everywhere)
+    ]
+    return scenes, problems
+
+
+def _no_scene(folders):
+    """Which folders have nothing in common, with two files that may have been meant to match."""
+    (first, its_images), *others = folders.items()
+    for folder, images in others:
+        if not images.keys() & its_images.keys():
+            alike = [(a, b) for a in its_images for b in images if a in b or b in a]
+            a, b = max(
+                alike, key=lambda names: min(map(len, names)), default=(next(iter(its_images)), next(iter(images)))
+            )
+            return (
+                f"{first} and {folder}: no file of one has the stem of a file of the other, such as "
+                f"{its_images[a].name} and {images[b].name}; name them alike up to the ending"
+            )
+    return f"{', '.join(map(str, folders))}: no stem is in all of these folders; name the images of a scene alike"
+
+
+def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
+    """The images of a folder by their stems, sorted; `role` is what the errors call them. Raises as `match_pairs`."""
     folder = Path(folder)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
@@ -69,10 +134,40 @@ def read_pair(
     """
     luma, chroma = read_visible(pair.visible, max_side)
     infrared = read_infrared(pair.infrared, limits, max_side)
-    if luma.shape != infrared.shape:
-        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (luma, infrared)]
-        raise UserError(
-            f"{pair.visible} is {sizes[0]} and {pair.infrared} is {sizes[1]} pixels: they must be of one size; "
-            "register and crop or resize one of them"
-        )
+    check_sizes({pair.visible: luma.shape, pair.infrared: infrared.shape})
     return luma, chroma, infrared
+
+
+def scan_sizes(
+    scenes: Sequence[FusedPair], failed: Callable[[FusedPair, UserError], None]
+) -> dict[FusedPair, tuple[int, int] | None]:
+    """Height and width of scenes by the headers of their files, without those whose images differ: they go to `failed`.
+
+    None stands for a scene whose header cannot be read: what is wrong is said when the file is read.
+    """
+    sizes = {}
+    with pool(default_threads()) as workers:
+        for scene, future in ahead(workers, _header_sizes, scenes, 64):
+            known = {path: size for path, size in future.result().items() if size}
+            try:
+                check_sizes(known)
+            except UserError as error:
+                failed(scene, error)
+            else:
+                sizes[scene] = known.get(scene.visible)
+    return sizes
+
+
+def _header_sizes(scene):
+    return {path: header_size(path) for path in (scene.visible, scene.infrared, *scene.fused)}
+
+
+def check_sizes(sizes: Mapping[Path, tuple[int, int]]) -> None:
+    """Raises UserError, naming two files, unless all are of one size (height, width)."""
+    for path, (height, width) in sizes.items():
+        first, (h, w) = next(iter(sizes.items()))
+        if (height, width) != (h, w):
+            raise UserError(
+                f"{first} is {w}x{h} and {path} is {width}x{height} pixels: they must be of one size; "
+                "register and crop or resize one of them"
+            )

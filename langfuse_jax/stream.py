@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -10,9 +10,10 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from langfuse_jax.canvas import Size, place, smallest
+from langfuse_jax.canvas import MAX_BATCH, Size, default_batch, place, smallest
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
+from langfuse_jax.threads import ahead, pool
 
 Job = TypeVar("Job")
 
@@ -20,8 +21,6 @@ Job = TypeVar("Job")
 # it has to be compiled, 0.3 where it is loaded; accelerators compile for longer and fuse a hundred times as fast.
 _PROGRAM_PIXELS = {"cpu": 1e6}
 _PROGRAM_PIXELS_ELSEWHERE = 1e8
-_BATCH = 16  # on an accelerator, where it is the most
-_BATCH_PIXELS = 2**24  # and how many pixels the batch may have: eight images of 1080p
 _QUEUED = 2  # batches on the device: one that runs, and one that waits so that the device need not
 
 
@@ -32,17 +31,6 @@ class Work:
     images: Counter = field(default_factory=Counter)
     pixels: int = 0
     canvas_pixels: int = 0
-
-
-def default_batch(canvas: Size, expected: int) -> int:
-    """Images in a batch. On a CPU one, since more are no faster; on an accelerator up to 16, of 16 million pixels.
-
-    `expected` images are known to come: no batch is far larger.
-    """
-    if jax.default_backend() == "cpu":
-        return 1
-    fitting = max(1, min(_BATCH, _BATCH_PIXELS // (canvas[0] * canvas[1])))
-    return min(fitting, 1 << max(0, expected - 1).bit_length())
 
 
 def program_pixels() -> float:
@@ -73,13 +61,13 @@ def fuse_stream(
     """
     work = Work()
     with (
-        _pool(threads) as readers,
-        _pool(threads) as writers,
-        _pool(len(canvases) + 1) as compilers,
+        pool(threads) as readers,
+        pool(threads) as writers,
+        pool(len(canvases) + 1) as compilers,
         _device_errors(),
     ):
         programs = _Programs(fuser, canvases, batch_size, compilers)
-        decoded = _decoded(_ahead(readers, read, jobs, 2 * threads), failed)
+        decoded = _decoded(ahead(readers, read, jobs, 2 * threads), failed)
         batches = _batches(decoded, fuser, programs)
         writing = deque()
         for items, fused in _computed(batches, fuser, programs, work):
@@ -112,7 +100,7 @@ class _Programs:
         canvas = smallest(self._canvases, size)
         if canvas not in self._opened:
             self._canvases.setdefault(canvas, 0)
-            self._open(canvas, _BATCH)
+            self._open(canvas, MAX_BATCH)
         return canvas
 
     def batch(self, canvas: Size) -> int:
@@ -163,26 +151,6 @@ def _computed(batches, fuser, programs, work):
             yield items, np.asarray(fused)
     for items, fused in running:
         yield items, np.asarray(fused)
-
-
-def _ahead(pool, function, jobs, depth):
-    """(job, future of function(job)) in the order of the jobs, with `depth` of them begun ahead of time."""
-    begun = deque()
-    for job in jobs:
-        begun.append((job, pool.submit(function, job)))
-        if len(begun) > depth:
-            yield begun.popleft()
-    yield from begun
-
-
-@contextmanager
-def _pool(threads):
-    """A thread pool that drops what has not begun when the block ends by an error."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

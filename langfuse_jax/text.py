@@ -69,8 +69,8 @@ class TextEmbeddings:
         """Raises UserError, naming both, unless these vectors were made with `clip`."""
         if self.fingerprint != clip.fingerprint:
             raise UserError(
-                f"text embeddings were made with CLIP {self.model} ({self.fingerprint}), training uses {clip.name} "
-                f"({clip.fingerprint}); run `langfuse-jax embed` with the CLIP that training uses"
+                f"text embeddings were made with CLIP {self.model} ({self.fingerprint}), here it is {clip.name} "
+                f"({clip.fingerprint}); run `langfuse-jax embed` with the CLIP that is used here"
             )
 
     def cosines(self) -> dict[tuple[str, str], float]:

@@ -1,12 +1,13 @@
 """Canvases: few, large enough, and little wasted."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from langfuse_jax.canvas import fit_network, place, plan, smallest
+from langfuse_jax.canvas import default_batch, fit_network, place, plan, smallest
 
 SIZES = st.lists(st.tuples(st.integers(32, 9000), st.integers(32, 9000)), min_size=1, max_size=40)
 
@@ -70,3 +71,12 @@ def test_sixty_ragged_pairs_need_four_canvases(shared):
         assert len(canvases) == 4
         padded = sum(np.prod(smallest(canvases, size)) for size in sizes)
         assert padded / sum(np.prod(size) for size in sizes) < limit
+
+
+def test_batches_of_an_accelerator(monkeypatch):
+    assert default_batch((480, 640), 100) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert default_batch((480, 640), 100) == 16
+    assert default_batch((480, 640), 3) == 4
+    assert default_batch((1080, 1920), 100) == 8
+    assert default_batch((8192, 8192), 100) == 1

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from langfuse_jax import stream
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.models.fusion import FusionNet
@@ -155,12 +154,3 @@ def test_a_device_without_memory_is_a_users_error():
 
     with pytest.raises(UserError, match="device is out of memory; lower --batch-size"):
         fuse(Small(), range(2), lambda _: random_pair(np.random.default_rng(0)), {(80, 80): 2})
-
-
-def test_batches_of_an_accelerator(monkeypatch):
-    assert stream.default_batch((480, 640), 100) == 1
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert stream.default_batch((480, 640), 100) == 16
-    assert stream.default_batch((480, 640), 3) == 4
-    assert stream.default_batch((1080, 1920), 100) == 8
-    assert stream.default_batch((8192, 8192), 100) == 1

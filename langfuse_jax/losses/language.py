@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 _NO_LENGTH = 1e-14
 
 
-def _unit(x):
+def unit(x: Float[Array, "*any d"]) -> Float[Array, "*any d"]:
+    """Vectors at unit length; a vector without length stays 0, and so does its gradient."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     has_direction = squared > _NO_LENGTH
     # The inner `where` keeps the gradient of the branch not taken finite.
@@ -16,7 +17,7 @@ def _unit(x):
 
 def _distance(a, b):
     """(1 - cos(a, b)) / 2 along the last axis; 1/2 where either has no length."""
-    return 0.5 * (1.0 - jnp.sum(_unit(a) * _unit(b), axis=-1))
+    return 0.5 * (1.0 - jnp.sum(unit(a) * unit(b), axis=-1))
 
 
 def language_driven_loss(
@@ -50,9 +51,9 @@ def language_driven_loss(
     ...                      text_infrared=infrared).round(6).tolist()
     [0.0]
     """
-    fused, goal = _unit(fused), _unit(text_goal)
-    from_visible = _distance(fused - _unit(visible), goal - _unit(text_visible))
-    from_infrared = _distance(fused - _unit(infrared), goal - _unit(text_infrared))
+    fused, goal = unit(fused), unit(text_goal)
+    from_visible = _distance(fused - unit(visible), goal - unit(text_visible))
+    from_infrared = _distance(fused - unit(infrared), goal - unit(text_infrared))
     return from_visible + from_infrared
 
 

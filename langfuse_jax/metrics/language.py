@@ -1,0 +1,92 @@
+"""How well fused images say what the goal's words say, in CLIP's joint space of images and texts.
+
+These are scores of one CLIP and three sentences: compare them only where both are the same.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32, Real
+
+from langfuse_jax.losses.language import language_driven_loss, unit
+from langfuse_jax.models.clip import VisionTower
+
+
+class LanguageScore(NamedTuple):
+    """A column of `language_scores`: its title, its range, and which direction is better (None: neither)."""
+
+    title: str
+    unit: str
+    higher_is_better: bool | None
+
+
+LANGUAGE_SCORES = {
+    "LDL": LanguageScore("language-driven loss", "0 to 2", False),
+    "cos_goal": LanguageScore("cosine of the fused image and the goal's words", "-1 to 1", True),
+    "cos_visible": LanguageScore("cosine of the fused image and the visible image's words", "-1 to 1", None),
+    "cos_infrared": LanguageScore("cosine of the fused image and the infrared image's words", "-1 to 1", None),
+}
+
+
+def language_scores(
+    fused: Float[Array, "b d"],
+    visible: Float[Array, "b d"],
+    infrared: Float[Array, "b d"],
+    *,
+    text_goal: Float[Array, "*any d"],
+    text_visible: Float[Array, "*any d"],
+    text_infrared: Float[Array, "*any d"],
+) -> dict[str, Float[Array, " b"]]:
+    """Language scores of fused images from embeddings of any length; with every embedding at unit length::
+
+        LDL           1/2 (1 - cos(fused - visible, goal - text_visible))
+                      + 1/2 (1 - cos(fused - infrared, goal - text_infrared))
+        cos_goal      fused . goal
+        cos_visible   fused . text_visible
+        cos_infrared  fused . text_infrared
+
+    LDL, the language-driven loss of LDFusion (arXiv 2402.16267), is in [0, 2], lower is better: 0 where the fused image
+    differs from each source as the goal's words differ from the source's words, 1 where the two have nothing to do with
+    each other (or the fused image is the source). cos_goal is in [-1, 1], higher is better. The cosines to the words of
+    the sources are in [-1, 1] and neither direction is better: they tell which source the fused image resembles.
+
+    Args:
+        fused, visible, infrared: image embeddings, (b, d); see `embed_images`.
+        text_goal, text_visible, text_infrared: text embeddings, (d,) or (1, d).
+
+    Returns:
+        (b,) scores by name, in the order of `LANGUAGE_SCORES`. A vector without length has cosine 0.
+    """
+    texts = {"text_goal": text_goal, "text_visible": text_visible, "text_infrared": text_infrared}
+    direction = unit(fused)
+    return {
+        "LDL": language_driven_loss(fused, visible, infrared, **texts),
+        **{f"cos_{role.removeprefix('text_')}": direction @ unit(text).reshape(-1) for role, text in texts.items()},
+    }
+
+
+@partial(jax.jit, static_argnums=0)
+def embed_images(
+    vision: VisionTower, params: dict, images: Real[Array, "b h w"], sizes: Int32[Array, "b 2"] | None = None
+) -> Float[Array, "b d"]:
+    """Embeddings, not normalised, of gray images in 0-255 as the language-driven loss sees whole images.
+
+    Each is resized to the tower's square, bilinear without antialiasing, and seen as gray RGB. `sizes` are the true
+    heights and widths of images that lie in the top-left corners of larger canvases; what is beyond has no effect.
+    """
+    b, h, w = images.shape
+    if sizes is None:
+        sizes = jnp.tile(jnp.asarray([[h, w]], jnp.int32), (b, 1))
+    rows = jax.vmap(partial(_sampling, vision.image_size, h))(sizes[:, 0])
+    columns = jax.vmap(partial(_sampling, vision.image_size, w))(sizes[:, 1])
+    squares = rows @ (images / 255.0) @ columns.swapaxes(1, 2)
+    return vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1))
+
+
+def _sampling(side, length, true_length):
+    """(side, length) weights that resize the first `true_length` of `length` pixels; half-pixel centres."""
+    at = (jnp.arange(side) + 0.5) * (true_length / side) - 0.5
+    at = jnp.clip(at, 0, true_length - 1)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(at[:, None] - jnp.arange(length)))
