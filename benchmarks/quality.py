@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from langfuse_jax import Fuser
-from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair
 from langfuse_jax.data.pyramid_fusion import collapse, laplacian_pyramid
+from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images import write_png
 from langfuse_jax.sheet import grid
 
@@ -57,7 +57,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    pairs = folder_pairs([str(Path(args.data_root) / "vifb")])
+    pairs = list_scenes(Path(args.data_root) / "vifb")
     methods = {
         "average": lambda visible, infrared: (visible + infrared) / 2,
         "elementwise max": np.maximum,
@@ -66,7 +66,7 @@ def main():
     }
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
-        visible, infrared = read_gray_pair(pair)
+        visible, infrared = read_scene(pair)
         fused = {name: method(visible, infrared) for name, method in methods.items()}
         for name, image in fused.items():
             gray = np.rint(255 * image)

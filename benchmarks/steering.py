@@ -13,7 +13,7 @@ import numpy as np
 from quality import average_gradient, correlation
 
 from langfuse_jax import Fuser
-from langfuse_jax.data.pipeline import folder_pairs, read_gray_pair
+from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images import write_png
 from langfuse_jax.sheet import grid
 from langfuse_jax.training.configs import load_config
@@ -41,7 +41,7 @@ def main():
     args = parser.parse_args()
 
     folder = str(Path(args.data_root) / "vifb")
-    pairs = [read_gray_pair(pair) for pair in folder_pairs([folder])]
+    pairs = [read_scene(pair) for pair in list_scenes(folder)]
     fused = {"start": _fuse(args.start, pairs)}
     for name, values in GOALS.items():
         values = {

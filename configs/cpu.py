@@ -31,4 +31,5 @@ def get_config():
     c.gradient_clip = 10.0
     c.checkpoint_every = 250
     c.sheet.every = 250
+    c.scores.every = 250
     return c

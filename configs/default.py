@@ -14,7 +14,9 @@ def get_config():
     c = ConfigDict()
     c.seed = 0
     c.clip = ""  # folder or hub id; empty: the compact CLIP of the package
-    c.clip_dtype = "float32"  # or "bfloat16": what its image tower computes in; parameters stay float32
+    # What the frozen CLIP and VGG19 are kept and compute in, "float32" or "bfloat16"; empty: float32 on CPUs, else
+    # bfloat16. The fusion network and the optimizer are float32.
+    c.clip_dtype = ""
     c.text = ""  # file made by `langfuse-jax embed`; empty: the prompts below
     c.prompts = ConfigDict(
         {
@@ -28,9 +30,14 @@ def get_config():
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch
+    c.data.workers = 0  # processes that read and crop; 0: two threads of this one
+    c.data.cache_mb = 1024  # decoded images kept in memory
+    c.data.max_unreadable = 4  # pairs that may be passed over, by name, because they cannot be read
     c.crop = 224
     c.batch_size = 16
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
+    # 0, or the most patches of an image that go through the CLIP: of those that count the first, for all of them.
+    c.patches.select_first = 0
     c.noise = 0.03  # the network sees it, the losses do not
 
     c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0})
@@ -41,7 +48,18 @@ def get_config():
     c.gradient_clip = 0.0  # global norm; 0: none
     c.ema = 0.0  # decay of a moving average of the parameters, which is then what is saved for fusing; 0: none
 
+    c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
+    c.accumulate = 1  # parts that a batch is taken in, one after the other
+    c.clip_chunk = 0  # patches of each image that go through the CLIP at a time, recomputed for the gradient; 0: all
+    c.remat = False  # recompute, for the gradient, what the network, CLIP and VGG19 computed
+    c.peak_tflops = 0.0  # of one device, for the FLOP utilisation; 0: by a table of accelerators
+
     c.log_every = 50
+    c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training
     c.checkpoint_every = 1000
+    c.validation_pairs = 16  # validation crops whose loss is computed with each checkpoint; the best is kept; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
+    c.scores = ConfigDict(
+        {"every": 1000, "metrics": ("EN", "SD", "SF", "AG")}
+    )  # of all fused validation pairs; 0: none
     return c

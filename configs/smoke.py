@@ -17,5 +17,7 @@ def get_config():
     c.log_every = 1
     c.checkpoint_every = 10
     c.sheet.every = 10
+    c.scores.every = 0
     c.sheet.pairs = 2
+    c.validation_pairs = 2
     return c

@@ -7,7 +7,7 @@ import warnings
 from functools import partial
 
 from langfuse_jax._version import __version__
-from langfuse_jax.errors import CutPrompt, UserError
+from langfuse_jax.errors import CutPrompt, Preempted, UserError
 
 
 def _fuse(args, rest):
@@ -32,6 +32,12 @@ def _train_clip(args, rest):
     from langfuse_jax.training.clip import train_clip_command
 
     return train_clip_command(args, rest)
+
+
+def _data_build(args, rest):
+    from langfuse_jax.data.build import data_build_command
+
+    return data_build_command(args)
 
 
 def _convert_fusion(args, rest):
@@ -168,7 +174,24 @@ def _parser():
     train = commands.add_parser("train", help="train a fusion network towards the sentences of a config")
     train.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/default.py")
     train.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and sheets go here")
+    train.add_argument("--override", action="store_true", help="go on in a workdir that another config began")
+    train.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="of process 0, where JAX does not recognise the cluster"
+    )
+    train.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: JAX processes in all")
+    train.add_argument("--process-id", type=int, metavar="I", help="with --coordinator: which of them this is, from 0")
+    train.add_argument("--profile", type=int, metavar="N", default=0, help="write a trace of N steps into the workdir")
     train.set_defaults(run=_train, passes_rest=True)
+
+    data = commands.add_parser("data", help="prepare a dataset of pairs for training")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="a downloaded dataset to ArrayRecord files")
+    build.add_argument("dataset", choices=("roadscene", "msrs", "llvip", "m3fd", "tno", "folder"))
+    build.add_argument("--source", metavar="DIR", required=True, help="the folder as it was downloaded")
+    build.add_argument("--out", metavar="DIR", default="data", help="root of the prepared datasets (data)")
+    build.add_argument("--name", metavar="NAME", help="name of the prepared dataset (default: that of DATASET)")
+    build.add_argument("--overwrite", action="store_true", help="prepare again what is there already")
+    build.set_defaults(run=_data_build, passes_rest=False)
 
     clip = commands.add_parser("train-clip", help="train the compact CLIP that comes with the package")
     clip.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/compact_clip.py")
@@ -211,7 +234,7 @@ def _show_warning(others, message, category, *place):
 
 
 def main(argv=None):
-    """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error (one line on stderr)."""
+    """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error, 75 `Preempted`."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not args.passes_rest:
@@ -226,6 +249,9 @@ def main(argv=None):
     except UserError as error:
         print(f"langfuse-jax: error: {error}", file=sys.stderr)
         return 2
+    except Preempted as stop:
+        print(f"langfuse-jax: {stop}", file=sys.stderr)
+        return 75  # EX_TEMPFAIL of sysexits.h: try again later
     except KeyboardInterrupt:
         return 130
 

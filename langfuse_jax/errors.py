@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Preempted(Exception):
+    """The machine is taken back (SIGTERM); all is saved. The command line exits with status 75, to be run again."""
+
+
 class BadPixels(UserError):
     """An image file whose numbers are no image: NaN, infinite, out of range or of a strange type."""
 

@@ -77,14 +77,10 @@ def _load_fuser(args):
 def _processes(args):
     """(index, count) of the JAX processes that share the work; JAX is not imported to learn that there is one."""
     if args.distributed:
-        import jax
+        from langfuse_jax.distributed import join_cluster
 
-        try:
-            # Whoever is done first waits for the others before it ends: a day, not five minutes.
-            jax.distributed.initialize(shutdown_timeout_seconds=86400)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise UserError(f"--distributed: JAX finds no cluster ({reason}); leave it out for one process") from error
+        # Whoever is done first waits for the others before it ends: a day, not five minutes.
+        join_cluster(required=True, shutdown_seconds=86400)
     jax = sys.modules.get("jax")
     return (jax.process_index(), jax.process_count()) if jax else (0, 1)
 

@@ -31,8 +31,9 @@ class Fuser:
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None) -> "Fuser":
-        """The weights of the package, or those of a folder: `fusion.safetensors` and `fusion.json`, or a training's
-        work directory that has only checkpoints yet (its latest one is taken). Raises UserError for any other folder.
+        """The weights of the package, or those of a folder: `fusion.safetensors` and `fusion.json`, a training's work
+        directory that has only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP`
+        in it). Raises UserError for any other folder.
         """
         if path is None:
             folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "fusion"
@@ -46,9 +47,9 @@ class Fuser:
         if (folder / TENSORS).is_file():
             return cls(*load_fusion(folder))
         if (folder / "checkpoints").is_dir():
-            from langfuse_jax.training.checkpoints import restore_params  # Orbax takes a second to import
-
-            return cls(restore_params(folder))
+            return cls(_restore_params(folder))
+        if folder.parent.name == "checkpoints" and folder.name.isdigit():
+            return cls(_restore_params(folder.parent.parent, int(folder.name)))
         raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
 
     def __call__(
@@ -117,6 +118,12 @@ def _fuse(
     sizes: Int32[Array, "b 2"] | None,
 ) -> Float[Array, "b h w 1"]:
     return FusionNet().apply(params, visible, infrared, sizes)
+
+
+def _restore_params(workdir, step=None):
+    from langfuse_jax.training.checkpoints import restore_params  # Orbax takes a second to import
+
+    return restore_params(workdir, step)
 
 
 def _batched(image, name):

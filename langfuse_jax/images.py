@@ -1,5 +1,6 @@
 """Image files and arrays: read as floats in [0, 1], split luma from chroma, write PNGs."""
 
+import io
 import os
 import warnings
 
@@ -16,7 +17,7 @@ MAX_SIDE = 8192  # larger images need gigabytes for every layer: refused unless 
 PNG_LEVEL = 4  # of zlib: against its usual 6, files 8% larger in 40% of the time
 PERCENTILES = (0.5, 99.5)  # of a 16-bit infrared image: what is shown as 0 and as 1
 
-PathLike = str | os.PathLike
+PathLike = str | os.PathLike | io.BytesIO  # of a file in memory, errors show str()
 Limits = tuple[int | float, int | float]  # raw values that become 0 and 1
 _LUMA = np.array([0.299, 0.587, 0.114])
 

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from langfuse_jax.data import scenes as scenes_module
 from langfuse_jax.data.affine import random_affine, sample_views
-from langfuse_jax.data.pipeline import random_crop, training_batches
+from langfuse_jax.data.pipeline import TrainingData, random_crop
+from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
 from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
 from langfuse_jax.errors import UserError
 
@@ -57,13 +59,13 @@ def test_affine_ranges():
     assert 4.9 < np.abs(lean).max() <= 5.2
 
 
-def test_patches_are_ordered_by_window_then_image():
+def test_patches_are_ordered_by_image_then_window():
     images = jnp.arange(3.0).reshape(3, 1, 1, 1) + jnp.zeros((3, 40, 40, 1))
     still = jnp.tile(jnp.eye(2, 3)[None], (2, 1, 1))
     windows = Windows(still, jnp.array([[10.0, 10.0], [20.0, 20.0]]), jnp.array(16.0))
     patches = cut_patches(images, windows, 8)
-    assert patches.shape == (6, 8, 8, 1)
-    np.testing.assert_allclose(patches.mean((1, 2, 3)), [0, 1, 2, 0, 1, 2], atol=1e-6)
+    assert patches.shape == (3, 2, 8, 8, 1)
+    np.testing.assert_allclose(patches.mean((2, 3, 4)), [[0, 0], [1, 1], [2, 2]], atol=1e-6)
 
 
 def test_windows_stay_inside_and_have_the_published_sides():
@@ -75,7 +77,7 @@ def test_windows_stay_inside_and_have_the_published_sides():
 
 def test_a_pair_is_augmented_alike():
     visible = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 32, 32, 1)), jnp.float32)
-    a, b = jax.jit(augment_pairs)(jax.random.key(1), visible, 0.5 * visible)
+    a, b = jax.jit(augment_pairs)(jax.random.split(jax.random.key(1), 2), visible, 0.5 * visible)
     np.testing.assert_allclose(b, 0.5 * a, atol=1e-6)
     assert not np.allclose(a, visible)
 
@@ -96,9 +98,14 @@ def test_flat_crops_are_drawn_again():
     assert lively > 0.6
 
 
+def _data(*folders, scenes=None, seed=0, batch_size=2, **values):
+    scenes = scenes or Scenes([scene for folder in folders for scene in list_scenes(folder)])
+    return TrainingData(scenes, crop=48, batch_size=batch_size, seed=seed, **values)
+
+
 def test_batches_are_seeded_and_resume(folder):
     def batches(seed):
-        return iter(training_batches([folder], crop=48, batch_size=2, seed=seed)[0])
+        return iter(_data(folder, seed=seed))
 
     first, again, other = batches(0), batches(0), batches(1)
     taken = [next(first) for _ in range(6)]
@@ -112,19 +119,81 @@ def test_batches_are_seeded_and_resume(folder):
         np.testing.assert_array_equal(next(resumed)["visible"], batch["visible"])
 
 
+def test_processes_share_every_batch_and_cover_the_epoch(folder):
+    whole = _data(folder, batch_size=4)
+    shares = [_data(folder, batch_size=4, process=(i, 2)) for i in range(2)]
+    together, *parts = map(iter, (whole, *shares))
+    for _ in range(3):
+        batch = next(together)["visible"]
+        np.testing.assert_array_equal(batch[0::2], next(parts[0])["visible"])
+        np.testing.assert_array_equal(batch[1::2], next(parts[1])["visible"])
+    # Five epochs of five scenes are twenty-five samples: six batches and one more.
+    seen = [name for batch in range(6) for share in shares for name in share.names(batch)]
+    assert all(count in (4, 5) for count in (seen.count(name) for name in set(seen))) and len(set(seen)) == 5
+    first_epoch = [whole.names(0)[i] for i in range(4)] + whole.names(1)[:1]
+    assert len(set(first_epoch)) == 5 and first_epoch != sorted(first_epoch)
+
+
+def test_worker_processes_give_the_same_batches_from_any_place(folder):
+    plain, workers = iter(_data(folder)), iter(_data(folder, workers=2))
+    for _ in range(2):
+        next(plain)
+    workers.set_state(plain.get_state())
+    for _ in range(3):
+        np.testing.assert_array_equal(next(workers)["visible"], next(plain)["visible"])
+    assert workers.get_state() == {"next_batch": 5}
+    workers.close()
+
+
+def test_scenes_are_decoded_once_as_memory_allows(folder, monkeypatch):
+    reads = []
+    monkeypatch.setattr(scenes_module, "read_scene", lambda scene: (reads.append(scene), read_scene(scene))[1])
+    listed = list_scenes(folder)
+    for megabytes, expected in ((1, 5), (0, 15)):
+        reads.clear()
+        scenes = Scenes(listed, cache_mb=megabytes)
+        for i in [*range(5)] * 3:
+            np.testing.assert_array_equal(scenes[i][0], read_scene(listed[i])[0])
+        assert len(reads) == expected
+
+
 def test_bad_training_folders(folder, tmp_path):
     with pytest.raises(UserError, match=r"config\.batch_size: 9 is more than the 5 pairs"):
-        training_batches([folder], crop=48, batch_size=9, seed=0)
+        _data(folder, batch_size=9)
+    with pytest.raises(UserError, match=r"config\.batch_size: 3 cannot be shared by 2 processes"):
+        _data(folder, batch_size=3, process=(0, 2))
     with pytest.raises(UserError, match="absent"):
-        training_batches([str(tmp_path / "absent")], crop=48, batch_size=2, seed=0)
+        list_scenes(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"set/visible: no folders of visible and infrared"):
+        list_scenes(tmp_path / "set" / "visible")
     (tmp_path / "set" / "infrared" / "3.png").unlink()
     with pytest.raises(UserError, match=r"3\.png"):
-        training_batches([folder], crop=48, batch_size=2, seed=0)
+        list_scenes(folder)
 
 
 def test_a_pair_of_two_sizes_is_named_while_training(folder, tmp_path):
     Image.new("L", (64, 64)).save(tmp_path / "set" / "infrared" / "2.png")
-    batches = iter(training_batches([folder], crop=48, batch_size=2, seed=0)[0])
+    batches = iter(_data(folder))
     with pytest.raises(UserError, match=r"2\.png.*must be of one size"):
         for _ in range(5):
             next(batches)
+
+
+def test_unreadable_scenes_are_passed_over_by_name_up_to_the_limit(folder, tmp_path, capsys):
+    (tmp_path / "set" / "visible" / "2.png").write_bytes(b"no image")
+    listed = list_scenes(folder)
+    scenes = Scenes(listed, max_unreadable=1)
+    for _ in range(2):
+        np.testing.assert_array_equal(scenes[2][0], read_scene(listed[3])[0])
+    assert scenes.name(2).endswith("set/visible/3")
+    error = capsys.readouterr().err
+    assert error.count("2.png") == 1 and "passed over (1 of at most 1)" in error
+    (tmp_path / "set" / "visible" / "4.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"4\.png.*; 2 could not be read before, and config\.data\.max_unreadable"):
+        scenes[4]
+    # In a worker process the limit ends the training too.
+    batches = iter(_data(scenes=Scenes(listed, max_unreadable=1), workers=1))
+    with pytest.raises(UserError, match=r"max_unreadable allows 1"):
+        for _ in range(6):
+            next(batches)
+    batches.close()

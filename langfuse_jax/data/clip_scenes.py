@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from langfuse_jax.data.pipeline import read_gray_pair
 from langfuse_jax.data.pyramid_fusion import enhance, hot_targets, pyramid_fuse
+from langfuse_jax.data.scenes import read_scene
 from langfuse_jax.images import to_uint8
 from langfuse_jax.pairs import match_pairs
 
@@ -40,7 +40,7 @@ def load_scenes(folder: str | Path) -> list[Scene]:
 
 
 def _scene(pair):
-    visible, infrared = read_gray_pair(pair)
+    visible, infrared = read_scene(pair)
     fused = pyramid_fuse(visible, infrared)
     images = (
         visible,

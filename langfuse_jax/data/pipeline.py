@@ -1,35 +1,19 @@
-"""Training pairs from folders: shuffled, cropped and batched by grain."""
+"""Training batches from scenes: shuffled, cropped, batched and split between processes by grain."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
+from grain.multiprocessing import MultiprocessingOptions
 from jaxtyping import Float
 
+from langfuse_jax.data.scenes import Scenes
 from langfuse_jax.errors import UserError
-from langfuse_jax.pairs import Pair, match_pairs, read_pair
 
 # Crops that are flat in both sources teach nothing: they are drawn again, at most this often.
 _FLAT = 0.05
 _DRAWS = 10
-
-
-def folder_pairs(folders: Sequence[str]) -> list[Pair]:
-    """All pairs of folders that each hold `visible` and `infrared`. Raises UserError for an unpaired image."""
-    pairs = []
-    for folder in folders:
-        found, unpaired = match_pairs(Path(folder) / "visible", Path(folder) / "infrared")
-        if unpaired:
-            raise UserError(f"{unpaired[0]}: no image of that stem on the other side; add it or take this one away")
-        pairs += found
-    return pairs
-
-
-def read_gray_pair(pair: Pair) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """Visible luma and infrared in [0, 1]; see `pairs.read_pair`."""
-    luma, _, infrared = read_pair(pair)
-    return luma, infrared
 
 
 def random_crop(
@@ -39,36 +23,113 @@ def random_crop(
 
     A window whose standard deviation is below 0.05 in both is drawn again, at most ten times.
     """
-    pair = np.stack([visible, infrared], axis=-1).astype(np.float32)
-    missing = [max(0, size - n) for n in pair.shape[:2]]
+    pair = {"visible": visible, "infrared": infrared}
+    missing = [max(0, size - n) for n in visible.shape]
     if any(missing):
-        pair = np.pad(pair, [*((n // 2, n - n // 2) for n in missing), (0, 0)], mode="reflect")
+        border = [(n // 2, n - n // 2) for n in missing]
+        pair = {role: np.pad(image, border, mode="reflect") for role, image in pair.items()}
     for _ in range(_DRAWS):
-        top, left = (rng.integers(0, n - size + 1) for n in pair.shape[:2])
-        crop = pair[top : top + size, left : left + size]
-        if (crop.std(axis=(0, 1)) >= _FLAT).any():
+        top, left = (rng.integers(0, n - size + 1) for n in pair["visible"].shape)
+        crops = {role: image[top : top + size, left : left + size, None] for role, image in pair.items()}
+        if any(crop.std() >= _FLAT for crop in crops.values()):
             break
-    return {"visible": crop[..., :1], "infrared": crop[..., 1:]}
+    return {role: crop.astype(np.float32) for role, crop in crops.items()}
 
 
-def training_batches(
-    folders: Sequence[str], *, crop: int, batch_size: int, seed: int, threads: int = 2
-) -> tuple[grain.IterDataset, int]:
-    """An endless, seeded, checkpointable dataset of {"visible", "infrared"} (b, crop, crop, 1) in [0, 1].
+class TrainingData:
+    """An endless, seeded stream of batches, of which each process takes its share.
 
-    Returns:
-        The dataset and the number of pairs. Raises UserError where there are fewer pairs than the batch asks for.
+    The stream is the same however many processes and workers there are: every epoch has each scene once, in an order
+    of its own, and batch k is made of the same crops. Of its `batch_size` samples process i of n takes the i-th, the
+    (i + n)-th and so on, so the shares are disjoint and cover the epoch.
+
+    Args:
+        scenes: to draw from.
+        crop: side of the windows.
+        batch_size: of all processes together.
+        process: (index, count) of this process.
+        workers: processes that read; 0 for threads of this one.
+        threads: that read in this process, or in each worker.
+
+    Raises UserError for a batch larger than the dataset, and one that the processes cannot share.
     """
-    pairs = folder_pairs(folders)
-    if len(pairs) < batch_size:
-        raise UserError(f"config.batch_size: {batch_size} is more than the {len(pairs)} pairs of {', '.join(folders)}")
-    dataset = (
-        grain.MapDataset.source(pairs)
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .map(read_gray_pair)
-        .random_map(lambda pair, rng: random_crop(*pair, crop, rng))
-        .batch(batch_size, drop_remainder=True)
-    )
-    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)), len(pairs)
+
+    def __init__(
+        self,
+        scenes: Scenes,
+        *,
+        crop: int,
+        batch_size: int,
+        seed: int,
+        process: tuple[int, int] = (0, 1),
+        workers: int = 0,
+        threads: int = 2,
+    ):
+        index, count = process
+        if len(scenes) < batch_size:
+            raise UserError(
+                f"config.batch_size: {batch_size} is more than the {len(scenes)} pairs of config.data.train"
+            )
+        if batch_size % count:
+            raise UserError(f"config.batch_size: {batch_size} cannot be shared by {count} processes; use a multiple")
+        self._scenes, self._workers, self._threads = scenes, workers, threads
+        order = grain.MapDataset.range(len(scenes)).seed(seed).shuffle().repeat()
+        self._share = order[index::count]
+        self._size = batch_size // count
+        self._batches = (
+            order.map(scenes.__getitem__)
+            .random_map(lambda pair, rng: random_crop(*pair, crop, rng))[index::count]
+            .batch(self._size, drop_remainder=True)
+        )
+
+    def __iter__(self) -> "BatchIterator":
+        return BatchIterator(self)
+
+    def names(self, batch: int) -> list[str]:
+        """The scenes of this process's share of a batch, by the batch's number."""
+        return [self._scenes.name(int(self._share[batch * self._size + i])) for i in range(self._size)]
+
+    def open(self, first: int) -> grain.DatasetIterator:
+        """grain's iterator over the batches from number `first` on."""
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * self._threads)
+        batches = self._batches[first:].to_iter_dataset(options)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # grain asks for flags of its own, which this command does not have
+                flags.FLAGS.mark_as_parsed()
+            batches = batches.mp_prefetch(MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2))
+        return iter(batches)
+
+
+class BatchIterator(grain.DatasetIterator):
+    """{"visible", "infrared"}, (b, crop, crop, 1) in [0, 1], batch by batch.
+
+    Its state, for checkpoints, is the number of the next batch: good for any number of workers and processes.
+    """
+
+    def __init__(self, data: TrainingData):
+        super().__init__()
+        self._data = data
+        self._next = 0
+        self._opened = None
+
+    def __next__(self) -> dict[str, Float[np.ndarray, "b s s 1"]]:
+        if self._opened is None:
+            self._opened = self._data.open(self._next)
+        batch = next(self._opened)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """{"next_batch": number}."""
+        return {"next_batch": self._next}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to the batch that `get_state` told."""
+        self.close()
+        self._next = state["next_batch"]
+
+    def close(self) -> None:
+        """Ends the worker processes, if there are any."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None

@@ -4,17 +4,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from langfuse_jax.data.affine import random_affine, sample_views
 
 
 class Windows(NamedTuple):
-    """Square windows and the affine view taken of each: see `sample_views`."""
+    """Square windows and the affine view taken of each (see `sample_views`): for all images, or p for each of b."""
 
-    matrices: Float[Array, "p 2 3"]
-    centre: Float[Array, "p 2"]
+    matrices: Float[Array, "*b p 2 3"]
+    centre: Float[Array, "*b p 2"]
     side: Float[Array, ""]
+
+    @property
+    def count(self) -> int:
+        """Windows of an image."""
+        return self.centre.shape[-2]
 
 
 def random_windows(
@@ -27,23 +32,43 @@ def random_windows(
     return Windows(random_affine(view_key, count), centre, side)
 
 
-def cut_patches(images: Float[Array, "b h w 1"], windows: Windows, size: int) -> Float[Array, "n size size 1"]:
-    """The windows of every image at `size` pixels a side; patch p of image b is row p * b_total + b."""
+def cut_patches(images: Float[Array, "b h w 1"], windows: Windows, size: int) -> Float[Array, "b p size size 1"]:
+    """The windows of every image at `size` pixels a side: crop, affine map and resize as one resampling."""
+    if windows.centre.ndim == 3:
+
+        def cut(image, matrices, centre):
+            return sample_views(image, matrices, size=size, centre=centre, side=windows.side)
+
+        return jax.vmap(cut)(images, windows.matrices, windows.centre)
     # With the batch as channels one gather serves all images, in rows of b adjacent numbers.
     stacked = jnp.moveaxis(images[..., 0], 0, -1)
     views = sample_views(stacked, windows.matrices, size=size, centre=windows.centre, side=windows.side)
-    return jnp.moveaxis(views, -1, 1).reshape(-1, size, size, 1)
+    return jnp.moveaxis(views, -1, 0)[..., None]
+
+
+def first_valid(windows: Windows, valid: Bool[Array, "b p"], count: int) -> tuple[Windows, Float[Array, "b count"]]:
+    """For each image the first `count` windows that are valid, and by how much each of them counts.
+
+    The windows of an image being alike and independent, its first valid ones stand for all valid ones: the mean over
+    `count` of (weight * x) equals the mean over p of (valid * x) where no more than `count` are valid, and else has it
+    as its expected value. Where fewer are valid, others fill up with weight 0.
+    """
+    chosen = jnp.argsort(~valid, axis=1, stable=True)[:, :count]
+    kept = jnp.take_along_axis(valid, chosen, axis=1)
+    share = valid.mean(axis=1) / jnp.maximum(kept.mean(axis=1), 1 / count)
+    picked = Windows(windows.matrices[chosen], windows.centre[chosen], windows.side)
+    return picked, kept * share[:, None]
 
 
 def augment_pairs(
-    key: PRNGKeyArray, visible: Float[Array, "b s s 1"], infrared: Float[Array, "b s s 1"]
+    keys: Key[Array, " b"], visible: Float[Array, "b s s 1"], infrared: Float[Array, "b s s 1"]
 ) -> tuple[Float[Array, "b s s 1"], Float[Array, "b s s 1"]]:
-    """A random affine view of each pair, the same for its visible and its infrared image."""
-    b, size = visible.shape[:2]
+    """A random affine view of each pair by a key of its own, the same for its visible and its infrared image."""
+    size = visible.shape[1]
     middle = jnp.full((1, 2), size / 2)
 
-    def view(pair, matrix):
-        return sample_views(pair, matrix[None], size=size, centre=middle, side=float(size))[0]
+    def view(key, pair):
+        return sample_views(pair, random_affine(key, 1), size=size, centre=middle, side=float(size))[0]
 
-    pairs = jax.vmap(view)(jnp.concatenate([visible, infrared], axis=-1), random_affine(key, b))
+    pairs = jax.vmap(view)(keys, jnp.concatenate([visible, infrared], axis=-1))
     return pairs[..., :1], pairs[..., 1:]

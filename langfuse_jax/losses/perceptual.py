@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -31,10 +32,12 @@ def perceptual_loss(
         fused, visible, infrared: (b, h, w, 1) in [0, 1].
 
     Returns:
-        A scalar, as in LDFusion (arXiv 2402.16267).
+        A float32 scalar, as in LDFusion (arXiv 2402.16267). The sources are constants to the gradient.
     """
-    maps = zip(features(fused), features(visible), features(infrared), strict=True)
-    return sum(jnp.mean(jnp.square(f - jnp.maximum(v, i))) for f, v, i in maps)
+    sources = jax.lax.stop_gradient((features(visible), features(infrared)))
+    maps = zip(features(fused), *sources, strict=True)
+    # Differences in the features' own dtype, their mean in float32.
+    return sum(jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps)
 
 
 def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from transformers import CLIPConfig, CLIPTokenizer
@@ -81,7 +81,8 @@ class VisionTower(nn.Module):
 
     Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
     align_corners=False does), then standardised with `mean` and `std`. Parameters and embeddings are float32 whatever
-    `dtype` the blocks' matrix products run in.
+    `dtype` the blocks' matrix products run in. With `remat` gradients recompute each block instead of keeping what it
+    computed.
     """
 
     image_size: int
@@ -96,6 +97,7 @@ class VisionTower(nn.Module):
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
@@ -112,8 +114,9 @@ class VisionTower(nn.Module):
         tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
         tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens)
+        make = nn.remat(Block) if self.remat else Block
         for i in range(self.layers):
-            block = Block(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype, name=f"block_{i}")
+            block = make(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype, name=f"block_{i}")
             tokens = block(tokens)
         pooled = nn.LayerNorm(self.epsilon, name="post_norm")(tokens[:, 0])
         return nn.Dense(self.embedding, use_bias=False, name="projection")(pooled)
@@ -198,6 +201,18 @@ def _transformer(part):
         "activation": part.hidden_act,
         "epsilon": part.layer_norm_eps,
     }
+
+
+def in_compute_dtype(params: Mapping[str, Any], dtype: DTypeLike) -> dict[str, Any]:
+    """A tower's parameters as constants of a tower of that `dtype`: the matrices that it casts anyway, cast once.
+
+    Embeddings of images are the same to the last bit; norms, positions and the projection stay float32.
+    """
+
+    def cast(path, leaf):
+        return leaf.astype(dtype) if path[-1] == "patch_embedding" or ("block_" in path[0] and leaf.ndim == 2) else leaf
+
+    return unflatten_dict({path: cast(path, leaf) for path, leaf in flatten_dict(params).items()})
 
 
 def init_params(vision: VisionTower, text: TextTower, key: Array) -> dict[str, Any]:

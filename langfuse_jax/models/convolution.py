@@ -59,53 +59,64 @@ def _vary_like(x, kernel):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, stride, padding):
+    def cpu(x, kernel):
+        return _cpu_conv(x, kernel, stride, padding)
+
     def library(x, kernel):
         return library_conv(x, kernel, stride, [(padding, padding)] * 2)
-
-    def cpu(x, kernel):
-        if padding:
-            return library(x, kernel)
-        # Winograd's sums and differences would cost half precision its digits.
-        if kernel.shape[:2] == (3, 3) and stride == 1 and x.dtype == jnp.float32:
-            return winograd_conv(x, kernel)
-        return _cpu_conv(x, kernel, stride)
 
     return lax.platform_dependent(x, kernel, cpu=cpu, default=library)
 
 
 def _conv_forward(x, kernel, stride, padding):
-    x = zero_pad(x, padding)
-    cpu = jax.default_backend() == "cpu"
-    return (_cpu_conv if cpu else library_conv)(x, kernel, stride), (x, kernel)
+    if jax.default_backend() == "cpu":
+        return _cpu_conv(x, kernel, stride, padding), (x, kernel)
+    return library_conv(x, kernel, stride, [(padding, padding)] * 2), (x, kernel)
 
 
 def _conv_backward(stride, padding, residuals, g):
     x, kernel = residuals
     if jax.default_backend() == "cpu":
-        dx, dkernel = _conv_input_gradient(x.shape, kernel, stride, g), _conv_kernel_gradient(x, kernel, stride, g)
-    else:
-        dx, dkernel = jax.vjp(partial(library_conv, stride=stride), x, kernel)[1](g)
-    h, w = x.shape[1:3]
-    return dx[:, padding : h - padding, padding : w - padding], dkernel
+        return _conv_input_gradient(x, kernel, stride, padding, g), _conv_kernel_gradient(
+            zero_pad(x, padding), kernel, stride, g
+        )
+    return jax.vjp(partial(library_conv, stride=stride, padding=[(padding, padding)] * 2), x, kernel)[1](g)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _cpu_conv(x, kernel, stride):
+def _cpu_conv(x, kernel, stride, padding):
     if kernel.shape[-1] == 1 and stride == 1:
-        return _shift_and_add(x, kernel)
+        return _shift_and_add(zero_pad(x, padding), kernel)
+    if _winograd_pays(x, kernel, stride):
+        return winograd_conv(zero_pad(x, padding), kernel)
+    if padding:
+        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
     return _padded_library_conv(x, kernel, stride)
 
 
-def _conv_input_gradient(shape, kernel, stride, g):
-    """The adjoint: a full convolution with the flipped kernel, or a transposed convolution for stride 2."""
+def _winograd_pays(x, kernel, stride):
+    """3x3 with enough channels for the products to outweigh the transforms, not so many that the weights' do.
+
+    Its sums and differences would cost half precision its digits.
+    """
+    size, _, c, d = kernel.shape
+    return size == 3 and stride == 1 and x.dtype == jnp.float32 and 64 * 128 <= c * d <= 256 * 512
+
+
+def _conv_input_gradient(x, kernel, stride, padding, g):
+    """The adjoint: a convolution with the flipped kernel, or a transposed convolution for stride 2."""
     swapped = kernel.swapaxes(2, 3)
     if stride == 1:
-        return _cpu_conv(zero_pad(g, kernel.shape[0] - 1), swapped[::-1, ::-1], 1)
+        return _cpu_conv(g, swapped[::-1, ::-1], 1, kernel.shape[0] - 1 - padding)
     dx = _depth_to_space(g, swapped)
     # Rows and columns that no window reached.
-    return jnp.pad(dx, [(0, full - got) for full, got in zip(shape, dx.shape, strict=True)])
+    dx = jnp.pad(
+        dx, [(0, 0), *((0, n + 2 * padding - got) for n, got in zip(x.shape[1:3], dx.shape[1:3], strict=True)), (0, 0)]
+    )
+    h, w = x.shape[1:3]
+    return dx[:, padding : padding + h, padding : padding + w]
 
 
 def _conv_kernel_gradient(x, kernel, stride, g):

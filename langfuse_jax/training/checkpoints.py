@@ -1,59 +1,219 @@
-"""Orbax checkpoints of a training: state and data iterator, saved together and restored together."""
+"""Orbax checkpoints of a training: state, key, config and data iterator, saved together and restored together."""
 
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
+from ml_collections import ConfigDict
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.training.step import TrainState
 
 FOLDER = "checkpoints"
 _KEEP = 2
+_METRIC = "validation_loss"
+_ABSENT = "(absent)"
 
 
 def open_checkpoints(workdir: str | Path) -> ocp.CheckpointManager:
-    """The manager of `workdir`/checkpoints (made if missing), which keeps the latest two."""
+    """The manager of `workdir`/checkpoints (made if missing), which keeps the latest two and the best.
+
+    The best is the one of the lowest validation loss, of those saved with one. Saves go on in the background and appear
+    whole or not at all; what a killed one has left is removed here.
+    """
+    policies = [
+        ocp.checkpoint_managers.LatestN(_KEEP),
+        ocp.checkpoint_managers.BestN(get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False),
+    ]
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(_KEEP), enable_async_checkpointing=True
+        preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+        best_fn=_loss,  # without it metrics are not written
+        best_mode="min",
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,
     )
     return ocp.CheckpointManager((Path(workdir) / FOLDER).absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, iterator: Any) -> None:
-    """Starts saving `state` and the place of the grain `iterator` under the state's step."""
-    arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator))
-    manager.save(int(state.step), args=arguments)
+def _loss(metrics):
+    return metrics.get(_METRIC, math.inf)
 
 
-def restore(manager: ocp.CheckpointManager, state: TrainState, iterator: Any) -> TrainState:
-    """The latest checkpoint in the form of `state`, `iterator` set to its place; `state` itself if there is none."""
+@contextmanager
+def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> Iterator[None]:
+    """Ends with all saves finished, manager and iterator closed; raises UserError where the last save failed."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the error under way says more
+            manager.close()
+        raise
+    else:
+        with _telling(manager):
+            manager.close()
+    finally:
+        iterator.close()
+
+
+@contextmanager
+def _telling(manager):
+    """Orbax's errors of a save, of this one or one in the background, as one line."""
+    try:
+        yield
+    except Exception as error:  # a full disk, a folder without rights: many layers, each with errors of its own
+        done = finished_steps(manager.directory)
+        usable = f"the one of step {done[-1]} stays usable" if done else "there is none before it"
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{manager.directory}: a checkpoint cannot be saved ({reason}); {usable}: free space there and run the "
+            "same command again"
+        ) from error
+
+
+def finished_steps(folder: str | os.PathLike) -> list[int]:
+    """The steps of the whole checkpoints in a folder, sorted."""
+    return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdigit())
+
+
+def latest(manager: ocp.CheckpointManager) -> str | None:
+    """The path of the latest whole checkpoint, after the save under way, or None."""
+    with _telling(manager):
+        manager.wait_until_finished()
+    done = finished_steps(manager.directory)
+    return f"{manager.directory}/{done[-1]}" if done else None
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    iterator: grain.DatasetIterator,
+    *,
+    key: PRNGKeyArray,
+    config: ConfigDict,
+    validation_loss: float | None = None,
+    wait: bool = False,
+) -> None:
+    """Starts saving all that a training goes on from, under the state's step; does nothing if that is saved already.
+
+    Args:
+        iterator: its place is saved.
+        key: of the steps.
+        config: what a later run is compared with.
+        validation_loss: by which the best is kept; not finite counts as None.
+        wait: until it is on disk.
+
+    Raises UserError where this or the save before it failed; what was there before is as it was.
+    """
+    step = int(state.step)
+    with _telling(manager):
+        if step not in manager.all_steps():
+            about = {"config": _plain(config), "key": np.asarray(jax.random.key_data(key)).tolist()}
+            arguments = ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                data=grain.checkpoint.CheckpointSave(iterator),
+                about=ocp.args.JsonSave(about),
+            )
+            finite = validation_loss is not None and math.isfinite(validation_loss)
+            manager.save(step, args=arguments, metrics={_METRIC: float(validation_loss)} if finite else {})
+        if wait:
+            manager.wait_until_finished()
+
+
+def restore(
+    manager: ocp.CheckpointManager,
+    state: TrainState,
+    iterator: grain.DatasetIterator,
+    *,
+    key: PRNGKeyArray,
+    config: ConfigDict,
+    override: bool = False,
+) -> tuple[TrainState, PRNGKeyArray]:
+    """State and key of the latest checkpoint, `iterator` set to its place; `state` and `key` if there is none.
+
+    The arrays come back with the shardings of `state`, whatever devices they were saved from. Raises UserError where
+    the checkpoint is of another config, naming the keys that differ, unless `override`; and where it does not fit.
+    """
     step = manager.latest_step()
     if step is None:
-        return state
-    arguments = ocp.args.Composite(
-        state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
-        data=grain.checkpoint.CheckpointRestore(iterator),
-    )
+        return state, key
+    folder = manager.directory / str(step)
     try:
-        return manager.restore(step, args=arguments).state
+        about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+        if not override:
+            _check_config(folder, about["config"], _plain(config))
+        form = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(form))).state
+        if (folder / "data" / f"process_{jax.process_index()}-of-{jax.process_count()}.json").exists():
+            manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator)))
+        else:  # saved by another number of processes: a step takes one batch
+            iterator.set_state({"next_batch": step})
+    except UserError:
+        raise
     except Exception as error:  # a checkpoint of another network or a damaged one: Orbax raises many types
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{manager.directory}/{step}: cannot be restored ({reason}); use another --workdir") from error
+        raise UserError(f"{folder}: cannot be restored ({reason}); use another --workdir") from error
+    return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32))
 
 
-def restore_params(workdir: str | Path) -> PyTree:
-    """The fusion parameters of the latest checkpoint of a training, averaged where it keeps an average.
+def _plain(config):
+    return json.loads(config.to_json_best_effort())
+
+
+def _check_config(folder, saved, current):
+    saved, current = _flat(saved), _flat(current)
+    differing = [
+        f"{name} {saved.get(name, _ABSENT)!r} -> {current.get(name, _ABSENT)!r}"
+        for name in sorted(saved.keys() | current.keys())
+        if saved.get(name, _ABSENT) != current.get(name, _ABSENT)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder}: was saved with another config: {', '.join(differing)}; use another --workdir, or --override to "
+            "go on from it with the new values"
+        )
+
+
+def _flat(config, prefix="config"):
+    if not isinstance(config, dict):
+        return {prefix: config}
+    return {name: value for key, inner in config.items() for name, value in _flat(inner, f"{prefix}.{key}").items()}
+
+
+def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
+    """The fusion parameters of a checkpoint of a training, averaged where it keeps an average, on the first device.
+
+    Args:
+        workdir: of the training.
+        step: None for the latest.
 
     Raises UserError where there is none.
     """
     folder = (Path(workdir) / FOLDER).absolute()
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(create=False)) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{folder}: no checkpoint in it; train longer, or give another folder")
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore())).state
-        return state.get("average") or state["params"]
+    done = finished_steps(folder)
+    step = done[-1] if step is None and done else step
+    if step not in done:
+        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise UserError(f"{folder}: {which} in it; train longer, or give another folder")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = folder / str(step) / "state"
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            form = checkpointer.metadata(place).item_metadata.tree
+            form = {name: form[name] for name in ("params", "average") if form.get(name)}
+            form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), form)
+            arguments = ocp.checkpoint_utils.construct_restore_args(form)
+            arguments = ocp.args.PyTreeRestore(item=form, restore_args=arguments, partial_restore=True)
+            state = checkpointer.restore(place, args=arguments)
+    except Exception as error:  # damaged: Orbax raises many types
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder / str(step)}: cannot be restored ({reason}); give another folder") from error
+    return state.get("average") or state["params"]

@@ -1,47 +1,97 @@
-"""What a training says while it runs: metrics.jsonl and a progress bar."""
+"""What a training says while it runs: metrics.jsonl, TensorBoard and a progress bar."""
 
+import io
 import json
 import sys
+import time
+from pathlib import Path
 
-import jax
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 
 class TrainingLog:
-    """metrics.jsonl and the progress bar, one step behind the device."""
+    """metrics.jsonl, TensorBoard's events in tensorboard/ and the progress bar, one step behind the device.
 
-    def __init__(self, path, start, total):
+    Args:
+        workdir: where both go; None for a process that says nothing.
+        start: the step that comes next. What is there of it and of later steps is dropped: they are run again.
+        total: steps of the training.
+    """
+
+    def __init__(self, workdir: Path | None, start: int, total: int):
+        self._quiet = workdir is None
+        self._pending = None
+        if self._quiet:
+            return
+        path = workdir / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        # Steps after the restored checkpoint are run again.
         lines = [line for line in lines if json.loads(line)["step"] < start]
         path.write_text("".join(line + "\n" for line in lines))
         self._file = open(path, "a")
+        self._events = EventFileWriter(str(workdir / "tensorboard"))
+        # TensorBoard forgets what an earlier run wrote from this step on.
+        self._events.add_event(
+            Event(step=start, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
+        )
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr)
-        self._pending = None
 
     def __enter__(self):
         return self
 
-    def write(self, step, metrics, rate, *, keep):
+    def write(self, step, metrics, rate, *, keep, speed=None):
+        """Takes the metrics of a step just dispatched, and writes those of the step before.
+
+        Those with `keep` become a line, with what `speed()` says then.
+        """
         self._flush()
-        self._pending = (step, metrics, rate, keep)
+        self._pending = (step, metrics, rate, keep, speed)
+
+    def scalars(self, group, step, values):
+        """Numbers for TensorBoard alone, as group/name."""
+        if not self._quiet:
+            self._add(step, [Summary.Value(tag=f"{group}/{k}", simple_value=v) for k, v in values.items()])
+
+    def image(self, name, step, path):
+        """A picture for TensorBoard, from its file."""
+        if self._quiet:
+            return
+        with Image.open(path) as picture:
+            width, height = picture.size
+            encoded = io.BytesIO()
+            picture.convert("L").save(encoded, "png")
+        image = Summary.Image(height=height, width=width, colorspace=1, encoded_image_string=encoded.getvalue())
+        self._add(step, [Summary.Value(tag=name, image=image)])
+
+    def _add(self, step, values):
+        self._events.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
 
     def _flush(self):
         if self._pending is None:
             return
-        step, metrics, rate, keep = self._pending
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        (step, metrics, rate, keep, speed), self._pending = self._pending, None
+        # Of an array on all devices of several processes, the copy that is here.
+        values = {name: float(np.asarray(value.addressable_data(0))) for name, value in metrics.items()}
+        if self._quiet:
+            return
         self._bar.update()
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
         if keep:
-            record = {"step": step, **values, "learning_rate": float(rate)}
-            self._file.write(
-                json.dumps({k: round(v, 6) if k != "learning_rate" else v for k, v in record.items()}) + "\n"
-            )
+            values |= {"learning_rate": float(rate)}
+            measured = speed() if speed else {}
+            rounded = {k: v if k == "learning_rate" else round(v, 6) for k, v in (values | measured).items()}
+            self._file.write(json.dumps({"step": step, **rounded}) + "\n")
             self._file.flush()
-        self._pending = None
+            self.scalars("train", step, values)
+            self.scalars("speed", step, measured)
 
     def __exit__(self, *_):
         self._flush()
-        self._bar.close()
-        self._file.close()
+        if not self._quiet:
+            self._bar.close()
+            self._file.close()
+            self._events.close()

@@ -8,9 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
+from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
 from langfuse_jax.losses import feature_bank, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
@@ -25,6 +25,8 @@ class TrainState:
     params: PyTree
     opt_state: PyTree
     average: PyTree = None  # moving average of params, where one is kept
+    skipped: PyTree = None  # updates left out so far, because loss or gradient were not finite
+    skipped_in_a_row: PyTree = None  # and those since the last update
 
     @property
     def final(self) -> PyTree:
@@ -33,10 +35,10 @@ class TrainState:
 
 
 class Frozen(NamedTuple):
-    """What a step only reads.
+    """What a step only reads; never differentiated.
 
     Attributes:
-        clip: parameters of the CLIP vision tower.
+        clip: parameters of the CLIP vision tower, see `models.clip.in_compute_dtype`.
         texts: unit vectors (d,) under "text_goal", "text_visible" and "text_infrared".
         vgg: VGG19's parameters, or None for the feature bank.
     """
@@ -55,6 +57,12 @@ class Recipe(NamedTuple):
         patch_fraction: range of the windows' side, as a fraction of the crop's.
         entropy_threshold: bits that both sources of a patch must exceed to count.
         noise: standard deviation of the noise that the network, not the losses, sees on its inputs.
+        select_first: 0, or the most patches of an image that are embedded: the first of those that count, standing for
+            all of them (see `first_valid`), so that filtered patches cost no embedding.
+        clip_chunk: 0, or how many windows (of all images) are embedded at a time, recomputed for the gradient, so that
+            the memory of one chunk is enough.
+        remat: recompute the intermediate results of the network, of each CLIP block and of the perceptual features for
+            the gradient instead of keeping them.
     """
 
     weights: Mapping[str, float]
@@ -62,6 +70,9 @@ class Recipe(NamedTuple):
     patch_fraction: tuple[float, float] = (0.5, 0.8)
     entropy_threshold: float = 6.0
     noise: float = 0.03
+    select_first: int = 0
+    clip_chunk: int = 0
+    remat: bool = False
 
 
 def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTransformation, crop: int) -> TrainState:
@@ -70,12 +81,14 @@ def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTrans
     params = jax.jit(net.init)(key, image, image)
     # The output is clipped to [0, 1]: from a zero bias half of it starts, and may stay, where there is no gradient.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
 
 
 def fusion_loss(
     params: PyTree,
     batch: Mapping[str, Float[Array, "b s s 1"]],
+    places: Int[Array, " b"],
     key: PRNGKeyArray,
     frozen: Frozen,
     *,
@@ -88,13 +101,26 @@ def fusion_loss(
     Args:
         params: of the fusion network; the only thing differentiated.
         batch: "visible" and "infrared" crops in [0, 1], (b, s, s, 1).
-        key: drives augmentation, noise and patch windows.
+        places: where each sample stands in the whole batch of the step, of which `batch` may be a part. Augmentation
+            and noise depend on it, and so not on how a batch is divided.
+        key: drives augmentation, noise and patch windows; the same for all parts of a batch.
     """
     view_key, noise_key, window_key = jax.random.split(key, 3)
-    visible, infrared = augment_pairs(view_key, batch["visible"], batch["infrared"])
-    noise = recipe.noise * jax.random.normal(noise_key, (2, *visible.shape))
+    view_keys, noise_keys = (jax.vmap(jax.random.fold_in, (None, 0))(key, places) for key in (view_key, noise_key))
+    visible, infrared = augment_pairs(view_keys, batch["visible"], batch["infrared"])
+    draw = jax.vmap(partial(jax.random.normal, shape=(2, *visible.shape[1:])), out_axes=1)
     windows = random_windows(window_key, recipe.patches, visible.shape[1], fraction=recipe.patch_fraction)
-    return objective(params, visible, infrared, noise, windows, frozen, net=net, vision=vision, recipe=recipe)
+    return objective(
+        params,
+        visible,
+        infrared,
+        recipe.noise * draw(noise_keys),
+        windows,
+        frozen,
+        net=net,
+        vision=vision,
+        recipe=recipe,
+    )
 
 
 def objective(
@@ -111,6 +137,9 @@ def objective(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The published objective of given crops and patch windows: fusion, patches, embeddings and the four terms.
 
+    Every term is a mean over samples, or over samples and patches, of which the filtered ones contribute 0: over parts
+    of equal size the mean of the values, and of the gradients, is exactly that of the whole batch.
+
     Args:
         params: of the fusion network; the only thing differentiated.
         visible, infrared: crops in [0, 1], which the losses see.
@@ -118,36 +147,72 @@ def objective(
         windows: patches of the fused image and its sources.
 
     Returns:
-        The total loss and its terms by name, with "selected": the share of patches that counted.
+        The total loss and its terms by name, with "selected": the share of patches that count.
     """
-    fused = net.apply(params, visible + noise[0], infrared + noise[1])
+    recomputed = jax.checkpoint if recipe.remat else lambda function: function
+    fused = recomputed(net.apply)(params, visible + noise[0], infrared + noise[1])
 
-    size = vision.image_size
-    fused_patches = cut_patches(fused, windows, size)
-    selected = informative(
-        cut_patches(visible, windows, size), cut_patches(infrared, windows, size), threshold=recipe.entropy_threshold
-    )
+    tower = vision.clone(remat=recipe.remat)
 
     def embed(images):
-        return vision.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1))
+        return tower.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1))
+
+    def informative_patches(windows):
+        patches = [cut_patches(images, windows, vision.image_size) for images in (visible, infrared)]
+        flat = [images.reshape(-1, *images.shape[2:]) for images in patches]
+        return informative(*flat, threshold=recipe.entropy_threshold).reshape(-1, windows.count)
+
+    def embed_patches(windows):
+        # Images before windows: whatever holds some of the images holds a block of the rows.
+        patches = cut_patches(fused, windows, vision.image_size)
+        return embed(patches.reshape(-1, *patches.shape[2:])).reshape(-1, windows.count, vision.embedding)
+
+    valid: Bool[Array, "b p"] = _by_chunks(informative_patches, windows, recipe.clip_chunk)
+    counts = valid
+    if recipe.select_first:
+        windows, counts = first_valid(windows, valid, recipe.select_first)
+    fused_patches = _by_chunks(embed_patches, windows, recipe.clip_chunk)
 
     # One batch per size of image: whole crops are resized inside the tower, patches are cut at its size.
     whole_fused = embed(fused)
     whole_sources = jax.lax.stop_gradient(embed(jnp.concatenate([visible, infrared])))
     whole_visible, whole_infrared = jnp.split(whole_sources, 2)
 
-    features = feature_bank if frozen.vgg is None else partial(VGG19().apply, {"params": frozen.vgg})
+    if frozen.vgg is None:
+        features = feature_bank
+    else:
+        features = recomputed(partial(VGG19(vision.dtype).apply, {"params": frozen.vgg}))
     total, terms = total_loss(
         whole_fused,
         whole_visible,
         whole_infrared,
-        embed(fused_patches),
-        selected,
+        fused_patches.swapaxes(0, 1).reshape(-1, vision.embedding),
+        counts.T.reshape(-1),
         **frozen.texts,
         perceptual=perceptual_loss(features, fused, visible, infrared),
         weights=recipe.weights,
     )
-    return total, {**terms, "selected": selected.mean()}
+    return total, {**terms, "selected": valid.mean()}
+
+
+def _by_chunks(function, windows, chunk):
+    """function(windows) -> (b, p, ...), for `chunk` windows after the other; gradients recompute a chunk."""
+    if not chunk or chunk >= windows.count:
+        return function(windows)
+
+    def split(x):
+        """Axis p, the last but those of a window, in chunks that lead."""
+        axis = windows.centre.ndim - 2
+        x = x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    @partial(jax.checkpoint, prevent_cse=False)  # a loop's body is not merged with what is outside it
+    def one(part):
+        return function(Windows(*part, windows.side))
+
+    out = jax.lax.map(one, (split(windows.matrices), split(windows.centre)))
+    out = jnp.moveaxis(out, 0, 1)
+    return out.reshape(out.shape[0], windows.count, *out.shape[3:])
 
 
 def moving_average(average: PyTree, params: PyTree, step: Int[Array, ""], *, decay: float) -> PyTree:
@@ -158,6 +223,57 @@ def moving_average(average: PyTree, params: PyTree, step: Int[Array, ""], *, dec
     return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
+def make_gradient(
+    net: FusionNet,
+    vision: VisionTower,
+    recipe: Recipe,
+    *,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+    processes: int = 1,
+) -> Callable[..., tuple[dict[str, Array], PyTree]]:
+    """A pure `gradient(params, batch, key, frozen) -> (metrics, grads)`: `fusion_loss`, its terms and its gradient.
+
+    Args:
+        accumulate: parts that the batch is taken in, one after the other, with the memory of one; must divide it.
+        axis_name: of the mapped axis, where `batch` is one device's block of a larger one. Metrics and gradients are
+            then means over it, of the whole batch.
+        processes: how many there are, whose shares of the batch lie one after the other, each of them every so many-th
+            sample of the stream. A sample's place is that in the stream, and so the same with any number of them.
+    """
+    value_and_grad = jax.value_and_grad(fusion_loss, has_aux=True)
+
+    def part(params, batch, places, key, frozen):
+        (total, terms), grads = value_and_grad(
+            params, batch, places, key, frozen, net=net, vision=vision, recipe=recipe
+        )
+        return {"loss": total, **terms}, grads
+
+    def gradient(params, batch, key, frozen):
+        batch = {role: batch[role] for role in ("visible", "infrared")}
+        size = batch["visible"].shape[0]
+        total = size if axis_name is None else size * jax.lax.axis_size(axis_name)
+        places = jnp.arange(total).reshape(-1, processes).T.reshape(-1)
+        if axis_name is not None:
+            places = jax.lax.dynamic_slice_in_dim(places, size * jax.lax.axis_index(axis_name), size)
+        if accumulate == 1:
+            sums = part(params, batch, places, key, frozen)
+        else:
+            # Every accumulate-th sample: of a batch in blocks on several devices, each part is too.
+            parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, places))
+
+            def add(sums, batch_and_places):
+                return jax.tree.map(jnp.add, sums, part(params, *batch_and_places, key, frozen)), None
+
+            shapes = jax.eval_shape(part, params, *jax.tree.map(lambda x: x[0], parts), key, frozen)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            sums, _ = jax.lax.scan(add, zeros, parts)
+            sums = jax.tree.map(lambda x: x / accumulate, sums)
+        return sums if axis_name is None else jax.lax.pmean(sums, axis_name)
+
+    return gradient
+
+
 def make_train_step(
     net: FusionNet,
     vision: VisionTower,
@@ -165,30 +281,34 @@ def make_train_step(
     recipe: Recipe,
     *,
     average_decay: float = 0.0,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+    processes: int = 1,
 ) -> Callable[[TrainState, Mapping[str, Array], PRNGKeyArray, Frozen], tuple[TrainState, dict[str, Any]]]:
-    """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be jitted by the caller.
+    """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be compiled by `parallel.compile_step`.
 
-    The step's randomness is `key` folded with the step count, so a resumed training repeats it exactly. An average in
-    the state is moved by `moving_average`.
+    The step's randomness is `key` folded with the step count and each sample's place in the batch, so a resumed
+    training repeats it exactly, and so does one on other devices but for rounding. An average in the state is moved by
+    `moving_average`. A step whose loss, gradient or update is not finite changes nothing but the counts. `accumulate`,
+    `axis_name` and `processes` as in `make_gradient`.
     """
+    gradient = make_gradient(net, vision, recipe, accumulate=accumulate, axis_name=axis_name, processes=processes)
 
     def train_step(state, batch, key, frozen):
-        gradient = jax.value_and_grad(fusion_loss, has_aux=True)
-        (total, terms), grads = gradient(
-            state.params,
-            batch,
-            jax.random.fold_in(key, state.step),
-            frozen,
-            net=net,
-            vision=vision,
-            recipe=recipe,
-        )
+        metrics, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step), frozen)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
+        norm = optax.tree.norm(grads)
         average = state.average
         if average is not None:
             average = moving_average(average, params, state.step, decay=average_decay)
-        return TrainState(state.step + 1, params, opt_state, average), metrics
+        # What is not finite is left out: only the counts and the step go on.
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+        new, old = (params, opt_state, average), (state.params, state.opt_state, state.average)
+        params, opt_state, average = jax.tree.map(partial(jnp.where, finite), new, old)
+        skipped = state.skipped + ~finite
+        in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+        metrics = {**metrics, "gradient_norm": norm, "skipped": skipped, "skipped_in_a_row": in_a_row}
+        return TrainState(state.step + 1, params, opt_state, average, skipped, in_a_row), metrics
 
     return train_step

@@ -1,0 +1,72 @@
+"""`langfuse-jax data build`: a downloaded dataset to ArrayRecord, without tensorflow."""
+
+import io
+import os
+import re
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from tqdm import tqdm
+
+from langfuse_jax.atomic import make_folder
+from langfuse_jax.errors import UserError
+from langfuse_jax.folder import check_writable
+from langfuse_jax.pairs import Pair, read_pair
+from langfuse_jax.threads import ahead, default_threads, pool
+
+
+def data_build_command(args) -> None:
+    """Checks every pair of `--source`, then writes the dataset, which appears whole or not at all.
+
+    Raises UserError, naming the file, for a source without pairs, an image without a partner and one that cannot be
+    read, and where the dataset cannot be written.
+    """
+    import tensorflow_datasets as tfds
+
+    from langfuse_jax.data.builders import BUILDERS
+
+    builder_class = BUILDERS[args.dataset]
+    name = args.name or args.dataset
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(f"--name {name}: use small letters, digits and _, beginning with a letter")
+    place = Path(args.out) / name / str(builder_class.VERSION)
+    if place.exists() and not args.overwrite:
+        print(f"{place}: is there already (--overwrite prepares it again)")
+        return
+    source = Path(args.source)
+    if not source.is_dir():
+        problem = "is not a folder" if source.exists() else "no such folder"
+        raise UserError(f"--source {source}: {problem}. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    check_writable(place.parent)
+    tfds.disable_progress_bar()
+    named = type(builder_class.__name__, (builder_class,), {"name": name}, skip_registration=True)
+    # Built beside its place: a run that is killed leaves nothing that looks like a dataset, and the next clears it up.
+    building = Path(args.out) / f".building_{name}"
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        builder = named(data_dir=building, file_format="array_record")
+        parts = builder.pairs(source)
+        _check_images([pair for pairs in parts.values() for pair in pairs])
+        make_folder(place.parent)
+        config = tfds.download.DownloadConfig(manual_dir=source)
+        with redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_dir=building / "downloads", download_config=config)
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(builder.data_dir, place)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{place}: cannot be written ({reason}); choose a place with free space") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    counts = ", ".join(f"{part} {len(pairs)}" for part, pairs in parts.items())
+    print(f"{place}: {counts} pairs. Licence: {builder_class.LICENCE} {builder_class.HOMEPAGE}")
+    print(f"train with --config.data.root={args.out} --config.data.train=\"('{name}',)\"")
+
+
+def _check_images(pairs: list[Pair]) -> None:
+    """Raises UserError for the first pair that cannot be read or whose images differ in size."""
+    progress = tqdm(pairs, disable=None, unit="pair", desc="checking")
+    with pool(default_threads()) as workers:
+        for _, future in ahead(workers, read_pair, progress, 2 * default_threads()):
+            future.result()

@@ -1,0 +1,113 @@
+"""The scenes to train on, by number: decoded once where memory allows, and passed over where they cannot be read."""
+
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from langfuse_jax.data.layouts import part_pairs
+from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record
+from langfuse_jax.errors import UserError
+from langfuse_jax.pairs import Pair, read_pair
+
+GrayPair = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
+
+
+def list_scenes(folder: str | Path, part: str = "train") -> list[Pair | Record]:
+    """The scenes of one part of a dataset, in order of their names, or all of them where it has no such part.
+
+    The rule: a folder with `VERSION/dataset_info.json` inside is a dataset prepared by `langfuse-jax data build`, any
+    other is a folder of pairs (`layouts.find_parts`). Raises UserError where it is neither, empty or unpaired.
+    """
+    folder = Path(folder)
+    return prepared_records(folder, part) if is_prepared(folder) else part_pairs(folder, part)
+
+
+def read_scene(scene: Pair | Record) -> GrayPair:
+    """Visible luma and infrared in [0, 1]. Raises UserError, naming the files or the record."""
+    if isinstance(scene, Record):
+        return read_record(scene)
+    luma, _, infrared = read_pair(scene)
+    return luma, infrared
+
+
+class Scenes(Sequence):
+    """Decoded scenes by number, for grain: `scenes[i]` is visible luma and infrared in [0, 1], (h, w) each.
+
+    Scenes are kept in memory as they are first read, until `cache_mb` megabytes are full: nothing is thrown out again,
+    as in a shuffled epoch every scene is as likely to be next. The place of a scene that cannot be read is taken by the
+    next one that can, so that batches stay full and reproducible; it is named on stderr, and when there are more than
+    `max_unreadable` of them UserError is raised. Each reading process keeps its own memory and its own count.
+    """
+
+    def __init__(self, scenes: Sequence[Pair | Record], *, cache_mb: int = 1024, max_unreadable: int = 0):
+        self._scenes = list(scenes)
+        self._cache_bytes = cache_mb * 2**20
+        self._max_unreadable = min(max_unreadable, len(self._scenes) - 1)
+        self._start()
+
+    def _start(self):
+        self._kept = {}
+        self._free = self._cache_bytes
+        self._unreadable = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self):  # for a worker process
+        return {name: vars(self)[name] for name in ("_scenes", "_cache_bytes", "_max_unreadable")}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._start()
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, index: int) -> GrayPair:
+        return self._read(index)[1]
+
+    def name(self, index: int) -> str:
+        """What to call scene `index`: its dataset and its stem; those of the scene that takes its place, if any."""
+        scene = self._scenes[self._read(index)[0]]
+        folder = scene.folder.parent.name if isinstance(scene, Record) else scene.visible.parent
+        return f"{folder}/{scene.stem}"
+
+    def _read(self, index):
+        while True:
+            if index in self._kept:
+                return index, self._kept[index]
+            if index not in self._unreadable:
+                try:
+                    pair = read_scene(self._scenes[index])
+                except UserError as error:
+                    self._pass_over(index, error)
+                else:
+                    self._keep(index, pair)
+                    return index, pair
+            index = (index + 1) % len(self)
+
+    def _keep(self, index, pair):
+        size = sum(image.nbytes for image in pair)
+        with self._lock:
+            if index not in self._kept and size <= self._free:
+                self._free -= size
+                self._kept[index] = pair
+
+    def _pass_over(self, index, error):
+        with self._lock:
+            if index in self._unreadable:
+                return
+            if len(self._unreadable) == self._max_unreadable:
+                if not self._max_unreadable:
+                    raise error
+                names = ", ".join(self._scenes[i].stem for i in self._unreadable)
+                raise UserError(
+                    f"{error}; {names} could not be read before, and config.data.max_unreadable allows "
+                    f"{self._max_unreadable}: mend them"
+                ) from error
+            self._unreadable[index] = str(error)
+            count = f"{len(self._unreadable)} of at most {self._max_unreadable}"
+            tqdm.write(f"langfuse-jax: warning: {error}; passed over ({count})", file=sys.stderr)

@@ -1,0 +1,84 @@
+"""JAX's processes of a cluster, joined through its own runtime; and what to do when one of them is gone."""
+
+import os
+import sys
+
+import jax
+from jax._src import distributed  # JAX's public interface has no barrier without devices
+
+from langfuse_jax.errors import UserError
+
+# A process that is silent for so long is taken for dead, and the others end. JAX's own 100 s is longer than a minute.
+_HEARTBEAT_SECONDS = 30
+
+
+def join_cluster(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    index: int | None = None,
+    *,
+    required: bool = False,
+    shutdown_seconds: int = 300,
+) -> None:
+    """Joins the processes of a training: those told, or those of a cluster that JAX recognises, or none.
+
+    JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything.
+
+    Args:
+        coordinator: "host:port" of process 0.
+        processes: how many there are.
+        index: which of them this is.
+        required: that there be no cluster is an error.
+        shutdown_seconds: how long a process that is done waits for the others.
+
+    Raises:
+        UserError: where some but not all of the three are told, and no cluster tells the rest; where the others cannot
+            be reached; where a cluster is required and none is found.
+    """
+    if jax.distributed.is_initialized():
+        return
+    told = {"--coordinator": coordinator, "--num-processes": processes, "--process-id": index}
+    missing = [flag for flag, value in told.items() if value is None]
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator {coordinator}: has no port; give HOST:PORT of process 0, such as 10.0.0.1:1234")
+    if not missing and not 0 <= index < processes:
+        raise UserError(f"--process-id {index}: is none of {processes} processes; give 0 to {processes - 1}")
+    required = required or len(missing) < 3
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            index,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=shutdown_seconds,
+        )
+    except (ValueError, RuntimeError) as error:
+        if not required and _no_cluster(error):
+            return
+        reason = str(error).splitlines()[0].rstrip(".")
+        if len(missing) == 3:
+            flag = "--distributed: " if required else ""
+            raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
+        remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
+        raise UserError(f"--coordinator {coordinator}: the processes cannot be joined ({reason}); {remedy}") from error
+
+
+def _no_cluster(error):
+    """Whether JAX found no cluster, or was in use already (as in a notebook), where there is nothing to join."""
+    return "coordinator_address should be defined" in str(error) or "must be called before" in str(error)
+
+
+def wait_for_others(name: str) -> None:
+    """Returns when all processes have called it with this name, to be used once: for work that one does alone.
+
+    Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
+    """
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(name, 3_600_000)
+
+
+def end_alone(problem: str) -> None:
+    """Ends this process with one line and status 2, without waiting for the others as a normal end would."""
+    print(f"langfuse-jax: error: {problem}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(2)

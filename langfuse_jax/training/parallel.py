@@ -1,0 +1,96 @@
+"""The step on all devices of all processes: a batch in equal blocks, everything else on every device.
+
+Two modes with one result. "jit" compiles the step for a mesh of devices and lets the compiler divide it by the sharding
+of the batch; "pmap" runs the same step on each device's block and averages gradients over a named axis.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PyTree
+
+from langfuse_jax.errors import UserError
+
+AXIS = "data"
+MODES = ("jit", "pmap")
+
+
+def data_mesh() -> Mesh:
+    """All devices of all processes along one axis, process after process."""
+    return Mesh(np.array(jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def check_division(batch_size: int, accumulate: int) -> None:
+    """Raises UserError unless the batch goes into parts, and each part onto all devices, without a rest."""
+    devices = jax.device_count()
+    if accumulate < 1:
+        raise UserError(f"config.accumulate: {accumulate} is no number of parts; use 1 for the whole batch at once")
+    if batch_size % (accumulate * devices):
+        parts = f" in {accumulate} parts (config.accumulate)" if accumulate > 1 else ""
+        raise UserError(
+            f"config.batch_size: {batch_size}{parts} does not divide over {devices} devices; "
+            f"use a multiple of {accumulate * devices}"
+        )
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """A tree of arrays and keys, the same in every process, on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    # jit, since device_put reaches only the devices of this process; host arrays, since those have no device yet.
+    keys = jax.tree.map(lambda leaf: jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key), tree)
+    host = jax.tree.map(lambda leaf, key: np.asarray(jax.random.key_data(leaf) if key else leaf), tree, keys)
+    wrap = jax.jit(
+        lambda host: jax.tree.map(lambda leaf, key: jax.random.wrap_key_data(leaf) if key else leaf, host, keys),
+        out_shardings=everywhere,
+    )
+    return wrap(host)
+
+
+def local(tree: PyTree) -> PyTree:
+    """The host's copy of what is on every device."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+
+
+def share(
+    batch: Mapping[str, Float[np.ndarray, "b s s 1"]], mode: str, mesh: Mesh
+) -> dict[str, Float[Array | np.ndarray, "*devices all s s 1"]]:
+    """The crops of this process's part of a batch, in the form that a step compiled in `mode` takes.
+
+    The whole batch is that of all processes, one after the other.
+    """
+    crops = {role: np.asarray(batch[role]) for role in ("visible", "infrared")}
+    if mode == "pmap":
+        return {role: part.reshape(jax.local_device_count(), -1, *part.shape[1:]) for role, part in crops.items()}
+    blocks = NamedSharding(mesh, PartitionSpec(AXIS))
+    return {role: jax.make_array_from_process_local_data(blocks, part) for role, part in crops.items()}
+
+
+def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh) -> Callable[..., Any]:
+    """A function (tree, batch, key, frozen) -> two trees, on all devices of the mesh.
+
+    Args:
+        make: makes the pure function: `step.make_train_step` or `step.make_gradient` with their arguments bound; called
+            with `axis_name` in mode "pmap".
+        mode: "jit" or "pmap".
+        mesh: from `data_mesh`.
+
+    Returns:
+        The function. Its arrays, given and taken, are on every device (see `replicate`), but for the batch, which comes
+        from `share`. Raises UserError for an unknown mode.
+    """
+    everywhere, blocks = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    if mode == "jit":
+        return jax.jit(make(), in_shardings=(everywhere, blocks, everywhere, everywhere), out_shardings=everywhere)
+    if mode != "pmap":
+        raise UserError(f"config.parallel.mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
+    mapped = jax.pmap(make(axis_name=AXIS), AXIS, in_axes=(None, 0, None, None), out_axes=None)
+
+    def on_all_processes(leaf):
+        copies = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+
+    # What pmap returns is known to be alike on the devices of this process only.
+    return lambda *arguments: jax.tree.map(on_all_processes, mapped(*arguments))

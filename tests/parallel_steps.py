@@ -1,0 +1,98 @@
+"""Steps of a real, small training on all devices of all processes, for test_parallel.py.
+
+`python parallel_steps.py OUT.npz MODE,MODE [HOST:PORT PROCESSES INDEX]` writes the losses and the first gradient of
+each mode: "one" (the first device alone), "jit" or "pmap".
+"""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from langfuse_jax.distributed import join_cluster
+from langfuse_jax.example import night_scene
+from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
+from langfuse_jax.models.clip import VisionTower
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training.parallel import compile_step, data_mesh, local, replicate, share
+from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
+from langfuse_jax.weights import load_fusion
+
+BATCH, CROP, STEPS = 8, 32, 20
+WEIGHTS = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"
+
+
+def keeping_gradients(optimizer):
+    """`optimizer` with the last gradients in its state."""
+
+    def update(grads, state, params):
+        updates, inner = optimizer.update(grads, state[0], params)
+        return updates, (inner, grads)
+
+    return optax.GradientTransformation(lambda params: (optimizer.init(params), params), update)
+
+
+def small_clip():
+    """A CLIP image tower of 32 px, and parameters drawn at random."""
+    vision = VisionTower(32, 16, 32, 2, 2, 64, "gelu", 1e-5, 16)
+    shapes = jax.eval_shape(vision.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32"))["params"]
+    rng = np.random.default_rng(0)
+    return vision, jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
+
+
+def crops(step):
+    """The whole batch of a step, in the order of the stream."""
+    rng = np.random.default_rng(step)
+    pairs = []
+    for _ in range(BATCH):
+        top, left = rng.integers(0, 96 - CROP), rng.integers(0, 128 - CROP)
+        pair = [np.asarray(image) for image in night_scene(96, 128, seed=int(rng.integers(4)))]
+        pair = [(image.mean(-1) if image.ndim == 3 else image) / 255 for image in pair]
+        pairs.append([image[top : top + CROP, left : left + CROP, None] for image in pair])
+    return dict(zip(("visible", "infrared"), np.float32(pairs).swapaxes(0, 1), strict=True))
+
+
+def run(mode):
+    """Losses of `STEPS` steps, and the gradients of the first by the path of their parameter."""
+    vision, clip = small_clip()
+    texts = np.float32(np.eye(3, 16))
+    frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
+    recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5)
+    optimizer = keeping_gradients(optax.adam(1e-4))
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
+    mode = "jit" if mode == "one" else mode
+    processes = 1 if mesh.size == 1 else jax.process_count()
+    make = partial(make_train_step, FusionNet(), vision, optimizer, recipe, processes=processes)
+    step = compile_step(make, mode, mesh)
+    params = load_fusion(WEIGHTS)[0]
+    zero = np.zeros((), np.int32)
+    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
+    state, key, frozen = (replicate(tree, mesh) for tree in (state, jax.random.key(7), frozen))
+    losses, selected = [], []
+    for number in range(STEPS):
+        part = {role: crop[jax.process_index() :: processes] for role, crop in crops(number).items()}
+        state, metrics = step(state, share(part, mode, mesh), key, frozen)
+        losses.append(float(local(metrics)["loss"]))
+        selected.append(float(local(metrics)["selected"]))
+        if number == 0:
+            gradients = jax.tree.leaves_with_path(local(state.opt_state[1]))
+    assert 0.05 < np.mean(selected) < 0.98, selected  # patches of both kinds
+    return losses, {jax.tree_util.keystr(path): leaf for path, leaf in gradients}
+
+
+if __name__ == "__main__":
+    out, modes, *cluster = sys.argv[1:]
+    if cluster:
+        join_cluster(cluster[0], int(cluster[1]), int(cluster[2]))
+    found = {}
+    for mode in modes.split(","):
+        losses, gradients = run(mode)
+        found |= {f"{mode}/losses": losses} | {f"{mode}/gradients{name}": leaf for name, leaf in gradients.items()}
+    if jax.process_index() == 0:
+        np.savez(out, **found)
+        os.sync()

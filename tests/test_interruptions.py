@@ -1,0 +1,303 @@
+"""Trainings that are killed, stopped, refused, run out of disk or diverge; with a cheap loss."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import quick_training
+from PIL import Image
+
+from langfuse_jax import Clip, Fuser, UserError
+from langfuse_jax.cli import main
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training import checkpoints
+from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.guard import Guard
+from langfuse_jax.training.loop import train
+from langfuse_jax.training.step import Recipe, TrainState, make_train_step
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    quick_training.patch(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    quick_training.draw_scenes(root)
+    return root
+
+
+def _config(root, **values):
+    return load_config(str(quick_training.CONFIG), quick_training.overrides(root, **values))
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """A training of twelve steps in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_training.patch(patch.setattr)
+        workdir = tmp_path_factory.mktemp("whole") / "w"
+        return workdir, train(_config(root), workdir)
+
+
+def _start(root, workdir, **values):
+    command = [sys.executable, quick_training.__file__, "--workdir", str(workdir)]
+    return subprocess.Popen(
+        [*command, *quick_training.overrides(root, **values)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for(process, happened, seconds=300):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def _finish(process):
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, (output, error)
+
+
+def _assert_same(workdir, whole):
+    assert (workdir / "fusion.safetensors").read_bytes() == (whole[0] / "fusion.safetensors").read_bytes()
+    assert quick_training.metrics(workdir) == quick_training.metrics(whole[0])
+
+
+def test_killed_during_a_save(root, whole, tmp_path):
+    """SIGKILL while a checkpoint is half written: the one before it serves, and the end is the same to the bit."""
+    process = _start(root, tmp_path / "w")
+    folder = tmp_path / "w" / "checkpoints"
+    _wait_for(process, lambda: (folder / "2").exists() and any("tmp" in path.name for path in folder.glob("[4-9]*")))
+    process.kill()
+    process.communicate()
+    assert checkpoints.finished_steps(folder)[-1] < 12
+    _finish(_start(root, tmp_path / "w"))
+    _assert_same(tmp_path / "w", whole)
+    assert not [path for path in folder.iterdir() if "tmp" in path.name]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(root, whole, tmp_path):
+    """Fewer kills once a run takes longer than the last, so that the training ends."""
+    moments, seconds, kills = random.Random(0), 4.0, 0
+    while True:
+        process = _start(root, tmp_path / "w")
+        try:
+            process.communicate(timeout=moments.uniform(0.5, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills, seconds = kills + 1, 1.3 * seconds
+            continue
+        break
+    assert process.returncode == 0 and kills >= 3
+    _assert_same(tmp_path / "w", whole)
+
+
+def test_sigterm_saves_and_ends_with_75(root, whole, tmp_path):
+    metrics = tmp_path / "w" / "metrics.jsonl"
+    # Long enough that it cannot end by itself; then a checkpoint of its own place is what goes on.
+    process = _start(root, tmp_path / "w", steps=100000, checkpoint_every=100000)
+    _wait_for(process, lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 75, error
+    (step,) = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")
+    assert step >= 3 and f"stopped by SIGTERM before step {step}, which is saved" in error.splitlines()[-1]
+    assert Fuser.load(tmp_path / "w").params.keys() == {"params"}
+
+
+def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsys, quick):
+    shutil.copytree(whole[0], tmp_path / "w")
+    command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
+    changed = quick_training.overrides(root, steps=14, **{"loss.patch": 3.0, "seed": 4})
+    assert main([*command, *changed]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and "checkpoints/12" in error[0] and "--override" in error[0]
+    assert "config.loss.patch 10.0 -> 3.0, config.seed 0 -> 4, config.steps 12 -> 14" in error[0]
+    assert main([*command, "--override", *changed]) == 0
+    assert len((tmp_path / "w" / "metrics.jsonl").read_text().splitlines()) == 14
+    assert json.loads((tmp_path / "w" / "config.json").read_text())["seed"] == 4
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, monkeypatch):
+    losses = {2: 3.0, 4: 1.0, 6: 2.0, 8: float("nan"), 10: 2.5, 12: 2.0}
+    monkeypatch.setattr(
+        "langfuse_jax.training.loop.make_validation", lambda *_: lambda params, frozen: {"loss": losses[taken.pop(0)]}
+    )
+    taken = list(losses)
+    train(_config(root), tmp_path / "w")
+    assert checkpoints.finished_steps(tmp_path / "w" / "checkpoints") == [4, 10, 12]
+    best, last = Fuser.load(tmp_path / "w" / "checkpoints" / "4"), Fuser.load(tmp_path / "w")
+    gap = [float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (best.params, last.params)), strict=True)]
+    assert max(gap) > 1e-4
+    with pytest.raises(UserError, match="no checkpoint of step 6"):
+        checkpoints.restore_params(tmp_path / "w", 6)
+
+
+def test_validation_is_written_and_repeats(root, tmp_path, quick):
+    values = {"data.validation": "night", "validation_pairs": 3, "steps": 4}
+    train(_config(root, **values), tmp_path / "a")
+    lines = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4] and lines[0]["loss"] != lines[1]["loss"]
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "4")
+    train(_config(root, **values), tmp_path / "a")
+    again = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
+    assert again == lines
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path):
+    """A limit on the size of files fails the writes of a save as a full disk does."""
+    half = tmp_path / "w"
+    _finish(_start(root, half, steps=2))
+    code = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY));"
+        f"sys.argv = ['x', '--override', '--workdir', {str(half)!r}, *sys.argv[1:]];"
+        f"runpy.run_path({quick_training.__file__!r}, run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *quick_training.overrides(root)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    error = [line for line in done.stderr.splitlines() if line.startswith("langfuse-jax: error")]
+    assert done.returncode == 2 and len(error) == 1, done.stderr
+    assert "a checkpoint cannot be saved" in error[0] and "the one of step 2 stays usable" in error[0]
+    assert "Traceback" not in done.stderr
+    assert Fuser.load(half / "checkpoints" / "2").params
+
+
+def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys, quick):
+    quick_training.draw_scenes(tmp_path, seeds=(0, 1, 2))
+    config = _config(tmp_path, steps=6, batch_size=1, ema=0.5)
+    for role in ("visible", "infrared"):
+        Image.new("L", (64, 48)).save(tmp_path / "night" / role / "1.png")
+    state = train(config, tmp_path / "w")
+    assert int(state.skipped) == 2 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "is not finite" in line]
+    assert len(warnings) == 2 and all("night/visible/1" in line and "(1 in a row" in line for line in warnings)
+    lines = [json.loads(line) for line in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["skipped"] == 2 and sum(np.isnan(line["loss"]) for line in lines) == 2
+    for role in ("visible", "infrared"):
+        for seed in (0, 2):
+            Image.new("L", (64, 48)).save(tmp_path / "night" / role / f"{seed}.png")
+    config.max_skipped, config.steps = 3, 20
+    with pytest.raises(UserError, match=r"step 7: .*3 steps in a row.*night/visible/\d; last good.*checkpoints/8\."):
+        train(config, tmp_path / "w", override=True)
+
+
+def test_a_step_that_is_not_finite_changes_only_the_counts(quick):
+    zero = jnp.int32(0)
+    optimizer = optax.adam(0.1)
+    params = {"w": jnp.ones(3)}
+    state = TrainState(zero, params, optimizer.init(params), params, zero, zero)
+    step = jax.jit(make_train_step(FusionNet(), Clip.load().vision, optimizer, Recipe({}), average_decay=0.5))
+    good, black = {"visible": jnp.full((1, 4, 4, 1), 0.5)}, {"visible": jnp.zeros((1, 4, 4, 1))}
+    counts, states = [], [state]
+    for batch in (good, black, black, good, black):
+        state, metrics = step(state, batch, jax.random.key(0), None)
+        counts.append((int(state.step), int(metrics["skipped"]), int(metrics["skipped_in_a_row"])))
+        states.append(state)
+    assert counts == [(1, 0, 0), (2, 1, 1), (3, 2, 2), (4, 2, 0), (5, 3, 1)]
+
+    def kept(state):
+        return jax.tree.leaves((state.params, state.opt_state, state.average))
+
+    for a, b in zip(kept(states[1]), kept(states[3]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(states[3].params["w"], states[4].params["w"])
+
+
+def test_the_guard_counts_to_its_limit():
+    guard = Guard(2, names=lambda step: [f"scene{step}"], last_checkpoint=lambda: None)
+    for step, count in enumerate((0, 1, 0, 1)):
+        guard.watch(step, jnp.int32(count))
+    guard.watch(4, jnp.int32(2))
+    with pytest.raises(UserError, match=r"step 4: .*scene4; last good checkpoint: there is none"):
+        guard.look()
+
+
+_EIGHT = """
+import sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from ml_collections import ConfigDict
+from langfuse_jax.training import checkpoints
+from test_interruptions import small_state, Place
+
+devices = int(sys.argv[2])
+assert len(jax.devices()) == devices
+mesh = Mesh(np.array(jax.devices()), ("data",))
+value = float(sys.argv[3])
+place = NamedSharding(mesh, P("data"))
+state = jax.tree.map(lambda x: jax.device_put(x, place if x.ndim else NamedSharding(mesh, P())), small_state(value))
+manager = checkpoints.open_checkpoints(sys.argv[1])
+iterator = Place(3)
+with checkpoints.closing(manager, iterator):
+    state, key = checkpoints.restore(manager, state, iterator, key=jax.random.key(7), config=ConfigDict({"a": 1}))
+    print(int(state.step), float(state.params["w"][5]), iterator.next, len(state.params["w"].sharding.device_set))
+    state = state.replace(step=state.step + 1)
+    checkpoints.save(manager, state, Place(int(state.step)), key=key, config=ConfigDict({"a": 1}))
+"""
+
+
+class Place:
+    """An iterator that is only a place."""
+
+    def __init__(self, place):
+        self.next = place
+
+    def get_state(self):
+        return json.dumps({"next_batch": self.next}).encode()
+
+    def set_state(self, state):
+        self.next = json.loads(state)["next_batch"]
+
+    def start_prefetch(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def small_state(value):
+    params = {"w": jnp.arange(16.0) + value}
+    return TrainState(jnp.int32(3), params, optax.adam(0.1).init(params), None, jnp.int32(0), jnp.int32(0))
+
+
+def test_restored_on_other_numbers_of_devices(tmp_path):
+    """Saved on eight devices, restored and saved on one, then on two: the shardings are those of the new run."""
+    printed = []
+    for devices, value in ((8, 10.0), (1, 0.0), (2, 0.0)):
+        done = subprocess.run(
+            [sys.executable, "-c", _EIGHT, str(tmp_path), str(devices), str(value)],
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+            },
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.split())
+    assert printed == [["3", "15.0", "3", "8"], ["4", "15.0", "4", "1"], ["5", "15.0", "5", "2"]]
+    assert checkpoints.restore_params(tmp_path)["w"][5] == 15.0

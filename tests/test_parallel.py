@@ -1,0 +1,130 @@
+"""Training on several devices and in several processes equals one device; a process that dies ends the others."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quick_training
+
+from langfuse_jax import UserError
+from langfuse_jax.distributed import join_cluster
+from langfuse_jax.training.parallel import check_division, compile_step, data_mesh
+
+HERE = Path(__file__).parent
+
+
+def _environment(devices):
+    """Of a process with so many emulated CPU devices; without jaxtyping's checks, as users run it."""
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+
+
+def _start(script, *arguments, devices):
+    return subprocess.Popen(
+        [sys.executable, HERE / script, *map(str, arguments)],
+        env=_environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _finish(*processes):
+    ends = [process.communicate(timeout=500) for process in processes]
+    assert not any(process.returncode for process in processes), ends
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    out = tmp_path_factory.mktemp("eight") / "steps.npz"
+    _finish(_start("parallel_steps.py", out, "one,jit,pmap", devices=8))
+    return np.load(out)
+
+
+def _assert_same(found, mode, one):
+    np.testing.assert_allclose(found[f"{mode}/losses"], one["one/losses"], rtol=1e-4)
+    names = [name for name in one.files if name.startswith("one/gradients")]
+    pairs = [(found[name.replace("one", mode, 1)], one[name]) for name in names]
+    norm = np.sqrt(sum(np.square(want).sum() for _, want in pairs))
+    error = np.sqrt(sum(np.square(got - want).sum() for got, want in pairs))
+    assert norm > 0.1 and error <= 1e-5 * norm, error / norm
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_eight_devices_equal_one(eight, mode):
+    _assert_same(eight, mode, eight)
+
+
+def test_two_processes_of_four_devices_equal_one(eight, tmp_path):
+    address = _address()
+    _finish(
+        *(_start("parallel_steps.py", tmp_path / "steps.npz", "jit,pmap", address, 2, i, devices=4) for i in range(2))
+    )
+    found = np.load(tmp_path / "steps.npz")
+    for mode in ("jit", "pmap"):
+        _assert_same(found, mode, eight)
+
+
+@pytest.fixture
+def root(tmp_path):
+    quick_training.draw_scenes(tmp_path / "data", range(8))
+    return tmp_path / "data"
+
+
+def _train(root, workdir, address, index, **values):
+    cluster = ("--coordinator", address, "--num-processes", 2, "--process-id", index)
+    flags = quick_training.overrides(root, batch_size=8, **values)
+    return _start("quick_training.py", "--workdir", workdir, *cluster, *flags, devices=4)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_killing_a_process_ends_the_other(root, tmp_path, victim):
+    address, metrics = _address(), tmp_path / "w" / "metrics.jsonl"
+    pair = [_train(root, tmp_path / "w", address, index, steps=100000) for index in range(2)]
+    end = time.monotonic() + 300
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        assert time.monotonic() < end and not any(process.poll() for process in pair), pair[victim].communicate()
+        time.sleep(0.1)
+    pair[victim].kill()
+    start = time.monotonic()
+    _, error = pair[1 - victim].communicate(timeout=60)
+    assert time.monotonic() - start < 60 and pair[1 - victim].returncode not in (0, None)
+    assert "lost the others" in error or "distributed service detected fatal errors" in error
+    pair[victim].communicate()
+
+
+def test_only_process_0_writes_and_both_end_well(root, tmp_path):
+    address = _address()
+    pair = [_train(root, tmp_path / "w", address, index, steps=4, checkpoint_every=2) for index in range(2)]
+    ends = [process.communicate(timeout=300) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], ends
+    assert "trained model" in ends[0][0] and not ends[1][0].replace("[Gloo]", "").count("trained model")
+    assert [line["step"] for line in quick_training.metrics(tmp_path / "w")] == [0, 1, 2, 3]
+    assert (tmp_path / "w" / "fusion.safetensors").exists()
+    assert len(list((tmp_path / "w" / "tensorboard").iterdir())) == 1
+
+
+def test_what_does_not_divide_is_refused():
+    with pytest.raises(UserError, match=r"config\.batch_size: 7 in 2 parts .* use a multiple of 2"):
+        check_division(7, 2)
+    with pytest.raises(UserError, match=r"config\.accumulate: 0"):
+        check_division(8, 0)
+    with pytest.raises(UserError, match=r"config\.parallel\.mode: 'tpu' is unknown; use one of jit, pmap"):
+        compile_step(lambda **_: None, "tpu", data_mesh())
+
+
+def test_half_told_clusters_are_refused():
+    with pytest.raises(UserError, match="has no port"):
+        join_cluster("localhost", 2, 0)
+    with pytest.raises(UserError, match="--process-id 2: is none of 2 processes"):
+        join_cluster("localhost:1234", 2, 2)
