@@ -92,6 +92,30 @@ def _bits(levels):
     return -np.sum(p * np.log2(p))
 
 
+def test_feature_information_equals_a_loop_over_windows(values):
+    """Numbers of the author's algorithm written as he wrote it, in float64, on scipy's DCT and PyWavelets' dwt2."""
+    expected = {
+        "FMI": 0.5272767450346793,
+        "FMI-gradient": 0.5047117674913116,
+        "FMI-DCT": 0.2395331661758783,
+        "FMI-wavelet": 0.2603839454775869,
+    }
+    for name, value in expected.items():
+        assert values["cddfuse"][name] == pytest.approx(value, rel=2e-6), name
+
+
+def test_feature_information_by_hand():
+    """A window with one bright pixel has no entropy: it tells nothing of another window, and all of its equal."""
+    spot, ramp = np.zeros((3, 3), np.uint8), np.arange(9, dtype=np.uint8).reshape(3, 3)
+    spot[1, 2] = 5
+
+    def score(visible, infrared, convention):
+        return evaluate(spot, visible, infrared, metrics=("FMI",), convention=convention)["FMI"]
+
+    assert score(ramp, spot, "cddfuse") == score(ramp, spot, "corrected") == score(spot, ramp, "corrected") == 0.5
+    assert score(spot, ramp, "cddfuse") == 0  # by then the fused window is stretched to 0-1, and no longer equal
+
+
 @pytest.mark.parametrize(("convention", "span", "mode"), [("tang", 1, "nearest"), ("vifb", 255, None)])
 def test_gaussian_similarity_against_scipy(scene, values, convention, span, mode):
     def smooth(x):

@@ -41,14 +41,14 @@ def feature_mutual_information(
     c < 0: one up, one down) and r the correlation of cell numbers in m. n is 1 for equal and for two flat windows.
 
     `feature`: "pixel"; "gradient", the differences across as `numpy.gradient` has them; "dct", the coefficients of the
-    whole image (dct2); "wavelet", those of dwt2 with "dmey" (never compared with MATLAB's own). All but "corrected" as
-    the author's fast FMI, which compares the infrared image first and then the visible one with the already stretched
-    fused window: swapped sources score differently, by some 1e-4. "corrected" compares both with the fused window
-    itself. Tang's "FMI_pixel" is none of these: it leaves the author's default, edges. Range about [0, 1], higher is
-    better, 1 for identical images. Unreliable: a flat window scores 1 with every flat one (so do constant images of any
-    levels) and about 0 with others; coefficients that differ by less than 0.01, of which the script compares rounding
-    errors, count as flat here; a plain maximum of the sources scores high. Haghighat, Aghagolzadeh and Seyedarabi,
-    Comput. Electr. Eng. 2011; Haghighat and Razian, AICT 2014.
+    whole image (dct2); "wavelet", those of dwt2 with "dmey" (never compared with MATLAB's own; float32 keeps 4 digits).
+    All but "corrected" as the author's fast FMI, which compares the infrared image first and then the visible one with
+    the already stretched fused window: swapped sources score differently, by some 1e-4. "corrected" compares both with
+    the fused window itself. Tang's "FMI_pixel" is none of these: it leaves the author's default, edges. Range about
+    [0, 1], higher is better, 1 for identical images, constant ones included. Unreliable: a flat window scores 1 with
+    every flat one and about 0 with others; coefficients that differ by less than 0.01, of which the script compares
+    rounding errors, count as flat here; a plain maximum of the sources scores high. Haghighat, Aghagolzadeh and
+    Seyedarabi, Comput. Electr. Eng. 2011; Haghighat and Razian, AICT 2014.
     """
     images, sizes = zip(*(_FEATURES[feature](x, sizes) for x in gray(sizes, fused, visible, infrared)), strict=True)
     windows = [_cells(x) for x in images]
@@ -97,7 +97,7 @@ def _told(p, q):
     usable = covariance > 0
     spread = _spread(p) * _spread(q)
     share = jnp.where(usable, jnp.abs(correlation) * spread / jnp.where(usable, covariance, 1), 0)
-    apart = -sum(_x_log_x(x) for x in p + q)
+    marginal = -sum(_x_log_x(x) for x in p + q)
 
     rows = jnp.stack([jnp.zeros_like(share), *upto_p[:-1]]), jnp.stack(upto_p), jnp.stack(p)
     below_q = [jnp.zeros_like(share), *upto_q[:-1]]
@@ -111,7 +111,7 @@ def _told(p, q):
         return joint
 
     joint = jax.lax.fori_loop(0, len(p), add_row, jnp.zeros_like(share))
-    return jnp.where(apart > 0, 2 * (apart - joint) / jnp.where(apart > 0, apart, 1), 0)
+    return jnp.where(marginal > 0, 2 * (marginal - joint) / jnp.where(marginal > 0, marginal, 1), 0)
 
 
 def _inner(x, y):

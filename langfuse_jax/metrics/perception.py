@@ -67,8 +67,8 @@ def _stretched(image, sizes):
     within = inside(image, sizes)
     least = jnp.min(jnp.where(within, image, jnp.inf), axis=(1, 2), keepdims=True)
     span = jnp.max(jnp.where(within, image, -jnp.inf), axis=(1, 2), keepdims=True) - least
-    # The product of whole levels is exact, so that halves are rounded up with any precision.
-    return blank(jnp.floor((image - least) * 255 / jnp.where(span > 0, span, 1) + 0.5), sizes)
+    # Halves are rounded up, as XLA's division alone would not see to: of whole levels, others are 1/510 or more away.
+    return blank(jnp.floor((image - least) / jnp.where(span > 0, span, 1) * 255 + 0.5005), sizes)
 
 
 def _masked_contrast(image, sizes):
