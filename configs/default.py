@@ -3,8 +3,14 @@
     langfuse-jax train --config configs/default.py --workdir runs/default \
         --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
 
-Hardware: one accelerator with the memory for 16 x 32 patches of 224 px through ViT-B/32. `data.root` holds one folder a
-dataset, each with `visible` and `infrared`. Not run at this size yet: no expected time or result is claimed.
+Hardware: one accelerator. With less memory than 16 x 32 patches of 224 px through ViT-B/32 need, add
+--config.clip_chunk=4 --config.remat=True, or --config.accumulate=4.
+
+Expected time, an ESTIMATE, not measured: a sample costs 32 patches and 1 fused image through ViT-B/32 forward and
+back to its input (8.8 GFLOP each way), 2 sources forward, VGG19 on 4 passes (28 each), the network (13 x 3): about
+0.75 TFLOP. 219 pairs listed 10 times are 136 steps of 16 an epoch and 13 600 steps in all: 1.6e17 FLOP, at 40% of an
+H100's 989 TFLOP/s 7 minutes, at a tenth of that speed an hour or so. Expected result: none is claimed; not run at
+this size.
 """
 
 from ml_collections import ConfigDict

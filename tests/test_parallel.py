@@ -60,11 +60,13 @@ def _assert_same(found, mode, one):
     assert norm > 0.1 and error <= 1e-5 * norm, error / norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_eight_devices_equal_one(eight, mode):
     _assert_same(eight, mode, eight)
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_devices_equal_one(eight, tmp_path):
     address = _address()
     _finish(
@@ -87,6 +89,7 @@ def _train(root, workdir, address, index, **values):
     return _start("quick_training.py", "--workdir", workdir, *cluster, *flags, devices=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     address, metrics = _address(), tmp_path / "w" / "metrics.jsonl"
@@ -103,6 +106,7 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     pair[victim].communicate()
 
 
+@pytest.mark.slow
 def test_only_process_0_writes_and_both_end_well(root, tmp_path):
     address = _address()
     pair = [_train(root, tmp_path / "w", address, index, steps=4, checkpoint_every=2) for index in range(2)]

@@ -1,0 +1,182 @@
+"""One training step of published size against plain PyTorch: `python benchmarks/train_step.py`.
+
+ViT-B/32 and VGG19 with random weights, 224-pixel crops, float32; on a CPU batch 1 and 8 patches. Both do the same work:
+augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient of the
+fusion network alone, Adam. PyTorch keeps its frozen parts without parameter gradients and its images channels last. The
+two take turns, and with them our step with `select_first`; medians are printed. Needs torch.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+import torch_fusion
+from fuse import WEIGHTS, interleaved
+from torch.nn import functional
+from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
+from langfuse_jax.models.clip import MEAN, STD, towers
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.vgg import VGG19
+from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
+from langfuse_jax.weights import TENSORS, load_fusion
+
+CROP = 224
+VGG_LAYERS = (64, 64, "M", 128, "keep", 128, "M", 256, "keep", 256, 256, 256, "M", 512, 512, "keep")
+
+
+def our_step(batch, recipe):
+    """A function that runs one step, and the program's temporary memory in GiB."""
+    vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512))
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        return jnp.asarray(rng.normal(0, 0.02, leaf.shape), jnp.float32)
+
+    image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
+    clip, vgg = (
+        jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), image)["params"])
+        for model in (vision, VGG19())
+    )
+    texts = {f"text_{role}": jnp.asarray(rng.normal(size=512), jnp.float32) for role in ("goal", "visible", "infrared")}
+    optimizer = optax.adam(5e-4)
+    params = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS)[0])
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
+    arguments = (state, batch, jax.random.key(1), Frozen(clip, texts, vgg))
+    step = jax.jit(make_train_step(FusionNet(), vision, optimizer, recipe)).lower(*arguments).compile()
+    return lambda: float(step(*arguments)[1]["loss"]), step.memory_analysis().temp_size_in_bytes / 2**30
+
+
+def random_maps(count):
+    """Affine maps as those of langfuse_jax.data.affine."""
+    angle, slant = (torch.deg2rad(10 * torch.rand(count) - 5) for _ in range(2))
+    scale, shift = 1 + 0.5 * torch.rand(count), 0.4 * torch.rand(count) - 0.2
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = [torch.stack([cos, -sin + cos * slant.tan(), 0 * shift], 1), torch.stack([sin, cos, shift], 1)]
+    return torch.stack(rows, 1)
+
+
+def vgg_features(convs, images):
+    x, features, left = images.expand(-1, 3, -1, -1), [], iter(convs)
+    for layer in VGG_LAYERS:
+        if layer == "M":
+            x = functional.max_pool2d(x, 2)
+        elif layer == "keep":
+            features.append(x)
+        else:
+            x = functional.relu(next(left)(x))
+    return features
+
+
+def torch_step(batch, patches):
+    """A function that runs one step."""
+    network = torch_fusion.load(WEIGHTS / TENSORS).train()
+    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512)).eval()
+    widths = [layer for layer in VGG_LAYERS if isinstance(layer, int)]
+    vgg = torch.nn.Sequential(
+        *(torch.nn.Conv2d(c, d, 3, padding=1) for c, d in zip([3, *widths], widths, strict=False))
+    ).to(memory_format=torch.channels_last)
+    for frozen in (clip, vgg):
+        frozen.requires_grad_(False)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
+    texts = functional.normalize(torch.randn(3, 512), dim=1)
+    mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in (MEAN, STD))
+    sources = [torch.from_numpy(np.asarray(batch[role])).permute(0, 3, 1, 2) for role in ("visible", "infrared")]
+    count = len(sources[0])
+
+    def embed(images):
+        return functional.normalize(clip((images.expand(-1, 3, -1, -1) - mean) / std).image_embeds, dim=1)
+
+    def distance(a, b):
+        return (1 - functional.cosine_similarity(a, b, dim=-1)) / 2
+
+    def sample(images, maps):
+        grid = functional.affine_grid(maps, (len(maps), 1, CROP, CROP), align_corners=False)
+        return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
+
+    def windows(images, maps):
+        shown = [sample(images, one.expand(count, -1, -1)) for one in maps]
+        return torch.cat(shown)
+
+    def entropies(images):
+        bins = (images.flatten(1) * 256).long().clamp(0, 255)
+        counts = torch.zeros(len(images), 256).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32))
+        share = counts / counts.sum(1, keepdim=True)
+        return -(share * share.clamp_min(1e-12).log2()).sum(1)
+
+    def directional(fused, visible, infrared):
+        return distance(fused - visible, texts[0] - texts[1]) + distance(fused - infrared, texts[0] - texts[2])
+
+    def step():
+        with torch.no_grad():
+            maps = random_maps(count)
+            visible, infrared = (sample(image, maps) for image in sources)
+            side = 0.5 + 0.3 * torch.rand(())
+            places = random_maps(patches)
+            places[:, :, :2] *= side
+            places[:, :, 2] += (1 - side) * (2 * torch.rand(patches, 2) - 1)
+            selected = (entropies(windows(visible, places)) > 6) & (entropies(windows(infrared, places)) > 6)
+            e_visible, e_infrared = embed(torch.cat([visible, infrared])).chunk(2)
+            targets = [
+                torch.maximum(v, i)
+                for v, i in zip(vgg_features(vgg, visible), vgg_features(vgg, infrared), strict=True)
+            ]
+            noisy = [image + 0.03 * torch.randn_like(image) for image in (visible, infrared)]
+        fused = network(*noisy)
+        e_fused, e_patches = embed(fused), embed(windows(fused, places))
+        per_patch = directional(e_patches, e_visible.repeat(patches, 1), e_infrared.repeat(patches, 1))
+        loss = (
+            2 * directional(e_fused, e_visible, e_infrared).mean()
+            + 10 * (per_patch * selected).mean()
+            + 6 * (distance(e_fused, e_visible) + distance(e_fused, e_infrared)).mean()
+            + 10 * sum(functional.mse_loss(f, t) for f, t in zip(vgg_features(vgg, fused), targets, strict=True))
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--patches", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rng = np.random.default_rng(0)
+    batch = {role: rng.random((args.batch, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}
+    recipe = Recipe(PUBLISHED_WEIGHTS, patches=args.patches)
+    first = args.patches // 2
+    (ours, memory), (selecting, less) = (
+        our_step(batch, chosen) for chosen in (recipe, recipe._replace(select_first=first))
+    )
+    steps = {
+        f"ours ({memory:.2f} GiB of temporary memory)": ours,
+        f"ours, select_first {first} ({less:.2f} GiB)": selecting,
+        "PyTorch": torch_step(batch, args.patches),
+    }
+    times = interleaved(list(steps.values()), args.rounds)
+    print(
+        f"jax {jax.__version__}, torch {torch.__version__}, {jax.default_backend()}, {torch.get_num_threads()} threads,"
+        f" batch {args.batch} x {args.patches} patches, load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| step | ms | processor ms | of PyTorch's: wall / processor |\n|---|---|---|---|")
+    for name, measured in zip(steps, times, strict=True):
+        (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
+        print(f"| {name} | {wall:.0f} | {cpu:.0f} | {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
