@@ -120,7 +120,10 @@ def train(config: ConfigDict, workdir: str | Path, *, command: str = "", overrid
     def save(state, *, preempted=False):
         loss = None
         if validate and not preempted:
-            loss = write_validation(workdir / "validation.jsonl", int(state.step), validate(state.final, frozen))
+            values = validate(state.final, frozen)
+            loss = values["loss"]
+            if jax.process_index() == 0:
+                write_validation(workdir / "validation.jsonl", int(state.step), values)
         checkpoints.save(manager, state, iterator, key=step_key, config=config, validation_loss=loss, wait=preempted)
 
     start = int(state.step)

@@ -18,14 +18,13 @@ from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training.step import Frozen, Recipe, fusion_loss
 
 
-def write_validation(path: Path, step: int, values: dict[str, float]) -> float:
-    """Adds the line of a step to validation.jsonl, dropping those of this and later steps, and gives its loss."""
+def write_validation(path: Path, step: int, values: dict[str, float]) -> None:
+    """Adds the line of a step to validation.jsonl, dropping those of this and later steps."""
     lines = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in lines if json.loads(line)["step"] < step]
     rounded = {name: round(value, 6) for name, value in values.items()}
     with atomic_write(path) as file:
         file.write("".join(line + "\n" for line in [*lines, json.dumps({"step": step, **rounded})]).encode())
-    return values["loss"]
 
 
 def make_validation(
