@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
@@ -36,6 +37,7 @@ from langfuse_jax.weights import load_fusion, save_fusion
 
 def train_command(args, overrides):
     """`langfuse-jax train`: parse the config, train, and say where the model is."""
+    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, overrides)
     command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
     train(config, args.workdir, command=command, override=args.override)
