@@ -55,7 +55,7 @@ def _loss(metrics):
 @contextmanager
 def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> Iterator[None]:
     """Ends with all saves finished, manager and iterator closed; raises UserError where the last save failed."""
-    hook, sys.excepthook = sys.excepthook, partial(_hear, sys.excepthook)
+    hook, sys.unraisablehook = sys.unraisablehook, partial(_hear, sys.unraisablehook)
     try:
         yield
     except BaseException:
@@ -67,13 +67,13 @@ def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> 
             manager.close()
     finally:
         iterator.close()
-        sys.excepthook = hook
+        sys.unraisablehook = hook
 
 
-def _hear(others, kind, error, trace):
+def _hear(others, unraisable):
     # When one write of a save fails, the others find nobody waiting; the failure itself is told as one line.
-    if str(error) != "Event loop is closed":
-        others(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        others(unraisable)
 
 
 @contextmanager
