@@ -1,5 +1,6 @@
 """The training loop: `langfuse-jax train`."""
 
+import errno
 import json
 import shlex
 from datetime import UTC, datetime
@@ -40,7 +41,15 @@ def train_command(args, overrides):
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, overrides)
     command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
-    train(config, args.workdir, command=command, override=args.override)
+    try:
+        train(config, args.workdir, command=command, override=args.override)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{args.workdir}: cannot be written ({error.strerror}); its last checkpoint stays usable: free space there "
+            "and run the same command again"
+        ) from error
     print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
 
 
