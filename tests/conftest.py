@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config, items):
     """Deselect (never skip) the marked tests unless `-m` asks for them."""
     if config.getoption("-m"):
         return
-    heavy = [item for item in items if item.get_closest_marker("shared") or item.get_closest_marker("torch")]
+    heavy = [item for item in items if any(map(item.get_closest_marker, ("shared", "torch", "slow")))]
     if heavy:
         config.hook.pytest_deselected(items=heavy)
         items[:] = [item for item in items if item not in heavy]
