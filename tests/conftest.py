@@ -15,11 +15,12 @@ from jaxtyping import install_import_hook
 # Every shape annotation of the package is checked while the tests run.
 install_import_hook("langfuse_jax", "beartype.beartype")
 
-# Tests that build the same step again, as a resumed training does, need not compile it again.
-_programs = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _programs.name)
-# Nor do the processes that tests start, and the user's own cache stays as it is.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+# Tests that build the same step again, as a resumed training does, need not compile it again. Nor do pytest-xdist's
+# workers and the processes that tests start, which inherit the folder; the user's own cache stays as it is.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _programs = tempfile.TemporaryDirectory()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
 # What needs more than README's test command installs.

@@ -162,6 +162,8 @@ def test_bad_training_folders(folder, tmp_path):
         _data(folder, batch_size=9)
     with pytest.raises(UserError, match=r"config\.batch_size: 3 cannot be shared by 2 processes"):
         _data(folder, batch_size=3, process=(0, 2))
+    with pytest.raises(UserError, match=r"config\.data\.workers: -1"):
+        _data(folder, workers=-1)
     with pytest.raises(UserError, match="absent"):
         list_scenes(tmp_path / "absent")
     with pytest.raises(UserError, match=r"set/visible: no folders of visible and infrared"):

@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -160,28 +162,32 @@ def test_validation_is_written_and_repeats(root, tmp_path, quick):
     assert again == lines
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path):
+@pytest.mark.parametrize("kind", ["seen beforehand", "found while writing"])
+def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeypatch, capfd, kind):
     """A limit on the size of files fails the writes of a save as a full disk does."""
-    half = tmp_path / "w"
-    _finish(_start(root, half, steps=2))
-    code = (
-        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY));"
-        f"sys.argv = ['x', '--override', '--workdir', {str(half)!r}, *sys.argv[1:]];"
-        f"runpy.run_path({quick_training.__file__!r}, run_name='__main__')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *quick_training.overrides(root)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
-    )
-    error = [line for line in done.stderr.splitlines() if line.startswith("langfuse-jax: error")]
-    assert done.returncode == 2 and len(error) == 1, done.stderr
-    assert "a checkpoint cannot be saved" in error[0] and "the one of step 2 stays usable" in error[0]
-    assert "Traceback" not in done.stderr
-    assert Fuser.load(half / "checkpoints" / "2").params
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def validate(params, frozen):
+        saves.append(1)
+        if len(saves) == 2 and kind == "seen beforehand":
+            monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+        if len(saves) == 3 and kind == "found while writing":  # perhaps with the second under way
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        return {"loss": 1.0}
+
+    saves = []
+    monkeypatch.setattr("langfuse_jax.training.loop.make_validation", lambda *_: validate)
+    command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
+    try:
+        status = main([*command, *quick_training.overrides(root)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capfd.readouterr().err.strip().splitlines()
+    assert status == 2 and len(error) == 1, error
+    assert "a checkpoint cannot be saved" in error[0] and "stays usable" in error[0]
+    assert "the one of step 2 " in error[0] or kind == "found while writing"
+    assert "66 MiB needed, 5 free" in error[0] or kind == "found while writing"
+    assert Fuser.load(tmp_path / "w").params
 
 
 def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys, quick):

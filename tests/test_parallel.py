@@ -60,6 +60,7 @@ def _assert_same(found, mode, one):
     assert norm > 0.1 and error <= 1e-5 * norm, error / norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_eight_devices_equal_one(eight, mode):
     _assert_same(eight, mode, eight)

@@ -66,6 +66,8 @@ class TrainingData:
         threads: int = 2,
     ):
         index, count = process
+        if workers < 0:
+            raise UserError(f"config.data.workers: {workers} is no number of processes; use 0 for none")
         if len(scenes) < batch_size:
             raise UserError(
                 f"config.batch_size: {batch_size} is more than the {len(scenes)} pairs of config.data.train"

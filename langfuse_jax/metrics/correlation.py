@@ -27,7 +27,7 @@ def correlation_coefficient(
     """CC = (r(A, F) + r(B, F)) / 2, r Pearson's correlation.
 
     Range [-1, 1], higher is better; a correlation with a constant image is 0. The average of the sources is hard to
-    beat. The same in all published scripts.
+    beat. The same in all published scripts. Deshmukh and Bhosale, Int. J. Image Process. 2010.
     """
     f, v, i = gray(sizes, fused, visible, infrared)
     return (_correlation(v, f, sizes) + _correlation(i, f, sizes)) / 2

@@ -27,7 +27,8 @@ def edge_preservation(
     G = min(g_X, g_F) / max(g_X, g_F). "cddfuse", "tang", "vifb": as all published scripts, which do not wrap the angle
     (6 to 28 % of pixels beyond pi/2), take G = g_F where the two are equal, and pad with zeros, whose frame of strong
     edges every image preserves. "corrected": the difference wrapped at pi, G = 1 where equal, border left out; the two
-    partly cancel. Range [0, 0.98], higher is better; 0 where neither source has an edge. A plain maximum of the
+    partly cancel. Range [0, 0.98], higher is better, 0.975 for identical images; 0 where neither source has an edge:
+    black images, and in "corrected" all constant ones (elsewhere their frame is an edge). A plain maximum of the
     sources scores above most methods. Xydeas and Petrovic, Electron. Lett. 2000.
     """
     corrected = convention == "corrected"
@@ -73,8 +74,9 @@ def fusion_artifacts(
         Q_X = sqrt(0.9999 / (1 + exp(-19 (G - 0.5))) * 0.9995 / (1 + exp(-22 (T - 0.5))))
 
     G = min(g_X, g_F) / max(g_X, g_F), T = |1 - |a_X - a_F| / (pi/2)|. Range [0, 1], lower is better; 0 for identical
-    images. "tang" passes its arguments in the wrong order, so that the infrared image is scored as the fused one
-    against visible and fused: unreliable. All others as Shreyamsha Kumar, Signal Image Video Process. 2013.
+    images and for a constant F. "tang" passes its arguments in the wrong order, so that the infrared image is scored as
+    the fused one against visible and fused: unreliable. All others equal the same script called in order, as in
+    RFN-Nest's. Shreyamsha Kumar, Signal Image Video Process. 2013.
     """
     images = gray(sizes, fused, visible, infrared)
     f, a, b = (images[2], images[1], images[0]) if convention == "tang" else images

@@ -21,7 +21,7 @@ def mean_squared_error(
     """MSE = (mean((F - A)^2) + mean((F - B)^2)) / 2, in squared gray levels; in "tang" of images in 0-1 (/ 255^2).
 
     Range [0, 65025], lower is better; 0 for identical images. Least for the average of the sources. Equals CDDFuse's
-    and Tang's scripts; VIFB has none and gets CDDFuse's.
+    and Tang's scripts; VIFB has none and gets CDDFuse's. Jagalingam and Hegde, Aquat. Procedia 2015.
     """
     error = sum(_squared_errors(fused, visible, infrared, sizes)) / 2
     return error / 255**2 if convention == "tang" else error
@@ -39,7 +39,7 @@ def root_mean_squared_error(
     """RMSE = (sqrt(mean((F - A)^2)) + sqrt(mean((F - B)^2))) / 2, in gray levels.
 
     In "vifb" as its script: sqrt(sum of squares) / (h w), which falls as the image grows: unreliable. Range [0, 255],
-    lower is better; 0 for identical images. The other scripts have none.
+    lower is better; 0 for identical images. The other scripts have none. Jagalingam and Hegde, Aquat. Procedia 2015.
     """
     root = sum(jnp.sqrt(error) for error in _squared_errors(fused, visible, infrared, sizes)) / 2
     return root / jnp.sqrt(pixels(fused, sizes)) if convention == "vifb" else root
@@ -57,8 +57,9 @@ def peak_signal_to_noise_ratio(
     """PSNR = 10 log10(peak^2 / MSE) in dB; "corrected": peak 255.
 
     "cddfuse": peak max F (0 dB or less for dark F). "tang": peak 255 with the MSE of 0-1 images, 48.13 dB too high.
-    "vifb": 10 log10(255^2 / RMSE), its size-dependent RMSE, 37 to 47 dB too high. Higher is better; inf where F equals
-    both sources (black images too), else -inf for a black F in "cddfuse".
+    "vifb": 10 log10(255^2 / RMSE), its size-dependent RMSE, 37 to 47 dB too high. All three equal their scripts and
+    are unreliable. Range (-inf, inf], higher is better; inf where F equals both sources (black images too), else -inf
+    for a black F in "cddfuse". Jagalingam and Hegde, Aquat. Procedia 2015.
     """
     error = sum(_squared_errors(fused, visible, infrared, sizes)) / 2
     peak = 255.0

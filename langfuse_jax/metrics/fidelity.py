@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from langfuse_jax.metrics.region import Sizes, gray, halve, ratio, shrink, total
+from langfuse_jax.metrics.region import Sizes, blank, gray, halve, ratio, shrink, total
 from langfuse_jax.metrics.windows import gaussian, local_mean, triple_moments
 
 _NOISE = 2.0  # variance of the visual noise, on 0-255
@@ -22,11 +22,12 @@ def visual_information_fidelity(
     with s the variance of a source in a Gaussian window of 17, 9, 5, 3 pixels (sigma a fifth of it), and each scale
     the one before smoothed and every second pixel of it. Papers print it as VIF or VIFF, yet it is not the VIFF of Han
     et al. 2013, a different quantity. Range about [0, 2], higher is better; 2 for identical images, above where F has
-    more contrast than a source; a source without detail adds 0 (NaN in the scripts), and so does a scale for which the
+    more contrast than a source; a constant source or F adds 0 (NaN in the scripts), and so does a scale for which the
     image is too small; 17 pixels a side are the least. It hangs on the scale of the values: 0-255, not 0-1. The same
     in CDDFuse, Tang and every convention. Sheikh and Bovik, IEEE Trans. Image Process. 2006.
     """
-    images = gray(sizes, fused, visible, infrared)
+    # Variances know no shift, and what is left of a constant image has exactly none.
+    images = [blank(x - x[:, :1, :1], sizes) for x in gray(sizes, fused, visible, infrared)]
     kept, whole = ([0.0, 0.0] for _ in range(2))
     for taps in (17, 9, 5, 3):
         window = gaussian(taps, taps / 5)

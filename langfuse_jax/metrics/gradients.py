@@ -51,7 +51,7 @@ def average_gradient(
     Cui et al., Opt. Commun. 2015.
     """
     (fused,) = gray(sizes, fused)
-    gradients = (_slope(fused, sizes, axis) for axis in (1, 2))
+    gradients = (slope(fused, sizes, axis) for axis in (1, 2))
     magnitude = jnp.sqrt(sum(jnp.square(g) for g in gradients) / 2)
     if convention in ("tang", "vifb"):
         h, w = (fused.shape[k + 1] if sizes is None else sizes[:, k] for k in (0, 1))
@@ -63,8 +63,8 @@ def average_gradient(
 def edge_intensity(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[Array, " b"]:
     """EI = mean(sqrt(sx^2 + sy^2)), s the Sobel responses ([1 2 1], not normalised; edges repeated), gray levels.
 
-    Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya 2018. Equals
-    VIFB's script; the same in every convention.
+    Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya, Int. J. Eng.
+    Sci. Invent. 2018. Equals VIFB's script; the same in every convention.
     """
     (fused,) = gray(sizes, fused)
     x, y = sobel(padded(fused, sizes, 1))
@@ -83,7 +83,7 @@ def sobel(image: Float[Array, "b h w"]) -> tuple[Float[Array, "b hh ww"], Float[
     )
 
 
-def _slope(image, sizes, axis):
+def slope(image, sizes, axis):
     """numpy.gradient along an axis."""
     n = image.shape[axis]
     length = n if sizes is None else sizes[:, axis - 1, None, None]

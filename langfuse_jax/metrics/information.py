@@ -53,7 +53,7 @@ def normalised_mutual_information(
     """NMI = 2 (I(F; A) + I(F; B)) / (H(A) + H(B)), no unit.
 
     Range [0, 2], 2 for three identical images, higher is better; 0 where both sources are constant.
-    As IVIF_ZOO computes it; other papers divide each term by its own entropies.
+    As IVIF_ZOO computes it; others divide each term by its own entropies (Hossny et al., Electron. Lett. 2008).
     """
     f, v, i = (_levels(x) for x in (fused, visible, infrared))
     bits = sum(_information(_histogram(f, sizes, x)) for x in (v, i)) / np.log(2)
@@ -66,8 +66,9 @@ def cross_entropy(
 ) -> Float[Array, " b"]:
     """CE = (D(A, F) + D(B, F)) / 2, D(X, F) = sum p_X log2(p_X / p_F) in bits, over levels that both images have.
 
-    0 for identical histograms, lower is better. Unreliable: levels that F lacks are left out, so it is too low (even
-    below 0) exactly where F lost a source's levels. Equals VIFB's script; the same in every convention.
+    Range up to log2(h w), lower is better; 0 for identical histograms and for constant images. Unreliable: levels that
+    F lacks are left out, so it is too low (even below 0) exactly where F lost a source's levels. Equals VIFB's script;
+    the same in every convention. Bulanon, Burks and Alchanatis, Biosyst. Eng. 2009.
     """
     f, v, i = (_histogram(_levels(x), sizes) for x in (fused, visible, infrared))
 
@@ -106,7 +107,7 @@ def _probability(counts):
 
 def _entropy(counts: Float[Array, "b n"]):
     p = _probability(counts)
-    return -jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1)), axis=1)
+    return 0 - jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1)), axis=1)
 
 
 def _information(counts: Float[Array, "b n n"]):

@@ -21,7 +21,7 @@ def chen_blum(
     P = c^3 / (c^2 + 0.0001) masks the local contrast c = |G2 x / G4 x - 1| of images stretched to 0-255 and filtered by
     exp(-(r / 15.387)^2) - 0.7622 exp(-(r / 1.3456)^2), r in steps of 1/15 cycle per image; G2, G4 Gaussians of sigma 2
     and 4 on 31 x 31 pixels, zero padded. Range [0, 1], higher is better; 1 for identical images. A constant image has
-    no contrast: agreement is 1 with another such pixel, else 0. The stretch hides changes of brightness and contrast.
+    no contrast: agreement is 1 with another constant one, else 0. The stretch hides changes of brightness and contrast.
     Equals VIFB's script (which gives NaN for constants); the same in every convention. Chen and Blum, Image Vis.
     Comput. 2009.
     """
@@ -67,7 +67,8 @@ def _stretched(image, sizes):
     within = inside(image, sizes)
     least = jnp.min(jnp.where(within, image, jnp.inf), axis=(1, 2), keepdims=True)
     span = jnp.max(jnp.where(within, image, -jnp.inf), axis=(1, 2), keepdims=True) - least
-    return blank(jnp.floor((image - least) / jnp.where(span > 0, span, 1) * 255 + 0.5), sizes)
+    # Halves are rounded up, as XLA's division alone would not see to: of whole levels, others are 1/510 or more away.
+    return blank(jnp.floor((image - least) / jnp.where(span > 0, span, 1) * 255 + 0.5005), sizes)
 
 
 def _masked_contrast(image, sizes):

@@ -74,9 +74,9 @@ def multi_scale_structural_similarity(
 
     R is the patch that one would wish for in F: the sources' patches less their means, weighted by their contrasts to
     a power that grows with their agreement, brought to the larger contrast. A single score against both sources,
-    without a luminance term. Range [0, 1], higher is better; 1 for identical images; a negative scale counts as 0.
-    Needs 44 pixels a side. Equals Tang's script; not comparable with the five-scale MS-SSIM of Wang et al. that other
-    papers quote. The same in every convention. Ma, Zeng and Wang, IEEE Trans. Image Process. 2015.
+    without a luminance term. Range [0, 1], higher is better; 1 for identical and for constant images; a negative scale
+    counts as 0. Needs 44 pixels a side. Equals Tang's script; not comparable with the five-scale MS-SSIM of Wang et al.
+    that other papers quote. The same in every convention. Ma, Zeng and Wang, IEEE Trans. Image Process. 2015.
     """
     images = gray(sizes, fused, visible, infrared)
     score = 1.0

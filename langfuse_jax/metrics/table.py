@@ -17,6 +17,7 @@ from langfuse_jax.metrics.error import (
     peak_signal_to_noise_ratio,
     root_mean_squared_error,
 )
+from langfuse_jax.metrics.feature_information import feature_mutual_information
 from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
@@ -60,19 +61,35 @@ METRICS = {
     "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", differs=True, least=3),
     "Qcb": Metric(chen_blum, True, "Chen-Blum", "0 to 1"),
     "Qcv": Metric(chen_varshney, False, "Chen-Varshney", "squared gray levels"),
+    **{
+        name: Metric(
+            partial(feature_mutual_information, feature=feature),
+            True,
+            f"feature mutual information, {what}",
+            "about 0 to 1",
+            differs=True,
+            least=3,
+        )
+        for name, feature, what in (
+            ("FMI", "pixel", "pixels"),
+            ("FMI-gradient", "gradient", "gradients"),
+            ("FMI-DCT", "dct", "cosine transform"),
+            ("FMI-wavelet", "wavelet", "wavelet transform"),
+        )
+    },
 }
 
 
 def evaluate(
-    fused: Num[Array | np.ndarray, "*b h w"],
-    visible: Num[Array | np.ndarray, "*b h w"],
-    infrared: Num[Array | np.ndarray, "*b h w"],
+    fused: Num[Array | np.ndarray, "..."],
+    visible: Num[Array | np.ndarray, "..."],
+    infrared: Num[Array | np.ndarray, "..."],
     *,
     sizes: Int[Array | np.ndarray, "b 2"] | None = None,
     metrics: Sequence[str] = USUAL,
     convention: str = "cddfuse",
 ) -> dict[str, Float[Array, " b"]] | dict[str, float]:
-    """The metrics of fused images, by name, in the order asked for; one compiled program per canvas shape.
+    """The metrics of fused images by name; one program is compiled for each shape and choice of metrics.
 
     Args:
         fused, visible, infrared: gray images in 0-255 (uint8 or float), all (b, h, w) or all (h, w).
@@ -82,16 +99,19 @@ def evaluate(
         convention: "cddfuse" (comparable with most papers), "tang", "vifb", or "corrected" (for new work).
 
     Returns:
-        (b,) arrays by name; floats for single (h, w) images.
+        (b,) arrays by name, in the order asked for; floats for single (h, w) images.
 
     Raises:
-        UserError: for an unknown metric or convention, and for images too small for a metric asked for.
+        UserError: for an unknown metric or convention, images that differ in size or are not (b, h, w) or (h, w), and
+            images too small for a metric asked for.
     """
     for name in metrics:
         if name not in METRICS:
             raise UserError(f"metric {name}: is unknown; choose among {', '.join(METRICS)}")
     if convention not in CONVENTIONS:
         raise UserError(f"convention {convention}: is unknown; choose among {', '.join(CONVENTIONS)}")
+    if fused.ndim not in (2, 3):
+        raise UserError(f"images of {fused.shape}: are no gray images; give three of (h, w) or of (b, h, w)")
     if not fused.shape == visible.shape == infrared.shape:
         raise UserError(
             f"images of {fused.shape}, {visible.shape} and {infrared.shape}: differ in size; give three of one size"

@@ -1,10 +1,14 @@
 """Orbax checkpoints of a training: state, key, config and data iterator, saved together and restored together."""
 
+import errno
 import json
 import math
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import grain
@@ -51,6 +55,7 @@ def _loss(metrics):
 @contextmanager
 def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> Iterator[None]:
     """Ends with all saves finished, manager and iterator closed; raises UserError where the last save failed."""
+    hook, sys.unraisablehook = sys.unraisablehook, partial(_hear, sys.unraisablehook)
     try:
         yield
     except BaseException:
@@ -62,6 +67,13 @@ def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> 
             manager.close()
     finally:
         iterator.close()
+        sys.unraisablehook = hook
+
+
+def _hear(others, unraisable):
+    # When one write of a save fails, the others find nobody waiting; the failure itself is told as one line.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        others(unraisable)
 
 
 @contextmanager
@@ -122,10 +134,19 @@ def save(
                 data=grain.checkpoint.CheckpointSave(iterator),
                 about=ocp.args.JsonSave(about),
             )
+            manager.wait_until_finished()
+            _check_space(manager.directory, state)
             finite = validation_loss is not None and math.isfinite(validation_loss)
             manager.save(step, args=arguments, metrics={_METRIC: float(validation_loss)} if finite else {})
         if wait:
             manager.wait_until_finished()
+
+
+def _check_space(folder, state):
+    # Found out beforehand, a full disk costs no half-written files. Several processes would have to agree.
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(folder).free
+    if jax.process_count() == 1 and needed > free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed >> 20} MiB needed, {free >> 20} free")
 
 
 def restore(

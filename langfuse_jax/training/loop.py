@@ -1,5 +1,6 @@
 """The training loop: `langfuse-jax train`."""
 
+import errno
 import json
 import shlex
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
@@ -40,11 +42,20 @@ from langfuse_jax.weights import load_fusion, save_fusion
 
 def train_command(args, overrides):
     """`langfuse-jax train`: parse the config, train, and say where the model is."""
+    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, overrides)
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
     try:
-        train(config, args.workdir, command=command, override=args.override, profile=args.profile)
+        try:
+            train(config, args.workdir, command=command, override=args.override, profile=args.profile)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"{args.workdir}: cannot be written ({error.strerror}); its last checkpoint stays usable: free space "
+                "there and run the same command again"
+            ) from error
     except (jax.errors.JaxRuntimeError, UserError) as error:
         if jax.process_count() == 1:
             raise

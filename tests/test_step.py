@@ -1,0 +1,119 @@
+"""The step's ways to save memory and time change neither value nor gradient, or only as they say."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parallel_steps import small_clip
+
+from langfuse_jax.data.windows import Windows, first_valid, random_windows
+from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
+from langfuse_jax.models.clip import in_compute_dtype
+from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training.speed import Speed, peak_flops
+from langfuse_jax.training.step import Frozen, Recipe, make_gradient
+
+
+class Blend(FusionNet):
+    """A network of three numbers, which compiles at once."""
+
+    def setup(self):
+        self.mix = self.param("mix", nn.initializers.ones, (3,))
+
+    def __call__(self, visible, infrared, sizes=None):
+        return nn.sigmoid(self.mix[0] * visible + self.mix[1] * infrared - self.mix[2])
+
+
+RECIPE = Recipe(PUBLISHED_WEIGHTS, patches=6, entropy_threshold=4.0)
+PARAMS = {"params": {"mix": jnp.array([1.0, 2.0, 1.5])}}
+
+
+@pytest.fixture(scope="module")
+def gradient():
+    """A function (recipe, accumulate) -> metrics and gradient of one batch, some of whose patches count."""
+    vision, clip = small_clip()
+    texts = np.float32(np.eye(3, 16))
+    frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
+    crops = np.random.default_rng(0).uniform(size=(2, 4, 32, 32, 1)).astype(np.float32)
+    crops[:, :, :, :20] = crops[:, :, :1, :1]
+    batch = {"visible": crops[0], "infrared": crops[1]}
+
+    def of(recipe=RECIPE, accumulate=1):
+        function = jax.jit(make_gradient(Blend(), vision, recipe, accumulate=accumulate))
+        return function(PARAMS, batch, jax.random.key(2), frozen)
+
+    return of
+
+
+def _assert_same(got, want):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "accumulate"),
+    [
+        ({"clip_chunk": 2}, 1),
+        ({"clip_chunk": 3, "remat": True}, 1),
+        ({}, 2),
+        ({"clip_chunk": 1}, 4),
+        ({"select_first": 6}, 1),
+        ({"select_first": 6, "clip_chunk": 2}, 2),
+    ],
+)
+def test_memory_is_saved_without_a_change(gradient, changes, accumulate):
+    whole = gradient()
+    assert 0.2 < whole[0]["selected"] < 0.9
+    _assert_same(gradient(RECIPE._replace(**changes), accumulate), whole)
+
+
+def test_the_first_valid_windows_stand_for_all():
+    windows = random_windows(jax.random.key(0), 6, 64)
+    valid = jnp.array([[0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]], bool)
+    chosen, weights = first_valid(windows, valid, 3)
+    np.testing.assert_array_equal(chosen.centre[0, :2], windows.centre[jnp.array([1, 3])])
+    np.testing.assert_array_equal(chosen.centre[1], windows.centre[:3])
+    # By hand: two of six are valid and both are kept, so their mean over three is to weigh 2/6; five of six by three.
+    np.testing.assert_allclose(weights, [[0.5, 0.5, 0], [5 / 6, 5 / 6, 5 / 6], [0, 0, 0]], rtol=1e-6)
+    assert isinstance(chosen, Windows) and chosen.count == 3
+
+
+def test_views_and_noise_belong_to_the_sample(gradient):
+    """Two processes' shares, one after the other, are the same samples as in the order of the stream."""
+    vision, clip = small_clip()
+    frozen = Frozen(clip, {f"text_{r}": jnp.eye(3, 16)[i] for i, r in enumerate(("goal", "visible", "infrared"))}, None)
+    crops = np.random.default_rng(1).uniform(size=(2, 4, 32, 32, 1)).astype(np.float32)
+    results = []
+    for processes, order in ((1, [0, 1, 2, 3]), (2, [0, 2, 1, 3])):
+        function = jax.jit(make_gradient(Blend(), vision, RECIPE, processes=processes))
+        batch = {"visible": crops[0][order], "infrared": crops[1][order]}
+        results.append(function(PARAMS, batch, jax.random.key(2), frozen))
+    _assert_same(*results)
+
+
+def test_frozen_matrices_cast_once_give_the_same_embeddings():
+    vision, clip = small_clip()
+    vision = vision.clone(dtype=jnp.bfloat16)
+    images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
+    embed = jax.jit(lambda clip: vision.apply({"params": clip}, images))
+    cast = in_compute_dtype(clip, jnp.bfloat16)
+    assert cast["block_0"]["fc1"]["kernel"].dtype == cast["patch_embedding"].dtype == jnp.bfloat16
+    assert cast["block_0"]["norm1"]["scale"].dtype == cast["projection"]["kernel"].dtype == jnp.float32
+    np.testing.assert_array_equal(embed(cast), embed(clip))
+
+
+def test_speed_counts_samples_and_waiting(monkeypatch):
+    clock = iter([0.0, 0.0, 1.0, 4.0])  # a reading; waiting from 0 to 1; a reading at 4
+    monkeypatch.setattr("langfuse_jax.training.speed.time.perf_counter", partial(next, clock))
+    speed = Speed(8, flops=100.0, peak=50.0)
+    speed.read()
+    next(speed.waiting(iter([None])))
+    values = speed.read()
+    assert values["samples_per_second"] == 2.0 and values["input_wait"] == 0.25 and values["mfu"] == 0.5
+
+
+def test_a_cpu_has_no_known_peak():
+    assert peak_flops() is None and peak_flops(2.0) == 2e12 * jax.device_count()
