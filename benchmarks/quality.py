@@ -2,9 +2,8 @@
 
     python benchmarks/quality.py --data-root DATA --out runs/quality [--checkpoint DIR]
 
-Prints means over the pairs of statistics of 8-bit gray images: entropy (EN), standard deviation (SD), spatial frequency
-(SF), average gradient (AG), and the correlation with each source. Higher is not always
-better: noise raises EN, SF and AG.
+Prints means over the pairs, of gray images rounded to 8 bits: the nine usual metrics (convention cddfuse), each
+method's mean rank over them, and the correlation with each source. Higher is not always better: noise raises EN, SF and AG.
 """
 
 import argparse
@@ -15,27 +14,12 @@ import numpy as np
 from langfuse_jax import Fuser
 from langfuse_jax.baselines import BASELINES
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images import write_png
+from langfuse_jax.images import to_uint8, write_png
+from langfuse_jax.metrics import evaluate
+from langfuse_jax.metrics.table import USUAL
 from langfuse_jax.sheet import grid
 
 ROWS = 7  # pairs a sheet
-
-
-def entropy(image):
-    """Bits, over 256 bins of 0-255."""
-    p = np.bincount(image.astype(np.uint8).ravel(), minlength=256) / image.size
-    return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
-
-
-def spatial_frequency(image):
-    """sqrt(mean squared row difference + mean squared column difference)."""
-    return float(np.sqrt((np.diff(image, axis=0) ** 2).mean() + (np.diff(image, axis=1) ** 2).mean()))
-
-
-def average_gradient(image):
-    """Mean over pixels of sqrt((dx^2 + dy^2) / 2), forward differences."""
-    dx, dy = image[:-1, 1:] - image[:-1, :-1], image[1:, :-1] - image[:-1, :-1]
-    return float(np.sqrt((dx**2 + dy**2) / 2).mean())
 
 
 def correlation(a, b):
@@ -57,14 +41,19 @@ def main():
         visible, infrared = read_scene(pair)
         fused = {name: method(visible, infrared) for name, method in methods.items()}
         for name, image in fused.items():
-            gray = np.rint(255 * image)
-            statistics = entropy(gray), gray.std(), spatial_frequency(gray), average_gradient(gray)
-            scores[name].append((*statistics, correlation(gray, visible), correlation(gray, infrared)))
+            levels = [to_uint8(x).astype(np.float32) for x in (image, visible, infrared)]
+            with_sources = (correlation(levels[0], source) for source in levels[1:])
+            scores[name].append((*evaluate(*levels).values(), *with_sources))
         rows.append((infrared, visible, fused["Laplacian pyramid"], fused["langfuse_jax"]))
-    print("| method | EN | SD | SF | AG | correlation with visible | with infrared |")
-    print("|---|---|---|---|---|---|---|")
-    for name, values in scores.items():
-        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in np.mean(values, axis=0)) + " |")
+    means = {name: np.mean(values, axis=0) for name, values in scores.items()}
+    # All of USUAL are better when higher.
+    table = np.stack([values[: len(USUAL)] for values in means.values()])
+    ranks = (table[None] > table[:, None]).sum(1).mean(1) + 1
+    print(f"| method | {' | '.join(USUAL)} | mean rank | correlation with visible | with infrared |")
+    print("|" + "---|" * (len(USUAL) + 4))
+    for (name, values), rank in zip(means.items(), ranks, strict=True):
+        shown = [f"{value:.3g}" for value in values]
+        print(f"| {name} | {' | '.join([*shown[:-2], f'{rank:.2f}', *shown[-2:]])} |")
     for start in range(0, len(rows), ROWS):
         names = "-".join(pair.stem for pair in pairs[start : start + ROWS : ROWS - 1])
         sheet = grid(rows[start : start + ROWS], ("infrared", "visible", "Laplacian pyramid", "langfuse_jax"))

@@ -60,6 +60,7 @@ def test_usual_metrics_equal_an_independent_implementation(scene, values):
 def test_double_precision(scene):
     with jax.enable_x64(True):
         got = evaluate(*scene)
+    assert tuple(got) == USUAL  # in the order asked for
     for name, value in metrics_numpy.evaluate(*scene).items():
         np.testing.assert_allclose(got[name], value, rtol=1e-9, err_msg=name)
 

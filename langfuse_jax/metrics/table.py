@@ -126,9 +126,10 @@ def evaluate(
     images = [jnp.asarray(x) for x in (fused, visible, infrared)]
     if images[0].ndim == 3:
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
-        return _evaluate(*images, sizes, tuple(metrics), convention)
+        values = _evaluate(*images, sizes, tuple(metrics), convention)
+        return {name: values[name] for name in metrics}  # compiled functions sort the keys of what they return
     values = _evaluate(*(x[None] for x in images), None, tuple(metrics), convention)
-    return {name: float(value[0]) for name, value in values.items()}
+    return {name: float(values[name][0]) for name in metrics}
 
 
 @partial(jax.jit, static_argnames=("metrics", "convention"))
