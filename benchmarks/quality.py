@@ -3,7 +3,7 @@
     python benchmarks/quality.py --data-root DATA --out runs/quality [--checkpoint DIR]
 
 Prints means over the pairs, of gray images rounded to 8 bits: the nine usual metrics (convention cddfuse), each
-method's mean rank over them, and the correlation with each source. Higher is not always better: noise raises EN, SF, AG.
+method's mean rank over them, the correlation with each source. Higher is not always better: noise raises EN, SF and AG.
 """
 
 import argparse
