@@ -17,6 +17,12 @@ def atomic_write(path):
     The bytes go to a temporary name in the same folder (made if it is missing), which is removed on any failure, so
     `path` is never half written and keeps its old content until the new one is complete. Raises UserError, naming
     `path`, where the folder cannot be written or the disk is full.
+
+    >>> with atomic_write("notes/hello.txt") as file:
+    ...     file.write(b"hello")
+    5
+    >>> Path("notes/hello.txt").read_text()
+    'hello'
     """
     path = Path(path)
     temporary = path.parent / f".{_host()}-{os.getpid()}-{uuid.uuid4().hex}.tmp"

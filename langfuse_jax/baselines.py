@@ -55,6 +55,12 @@ def write_baselines(visible: str | Path, infrared: str | Path, out: str | Path) 
     """Fuses the pairs of two folders by each baseline: `out`/average, `out`/maximum and `out`/pyramid, gray PNGs.
 
     Raises UserError for folders without pairs, unreadable images and a place that cannot be written.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 1, 48, 64)
+    >>> write_baselines("scenes/visible", "scenes/infrared", "fused")
+    >>> sorted(path.name for path in Path("fused").iterdir())
+    ['average', 'maximum', 'pyramid']
     """
     for pair in match_pairs(visible, infrared)[0]:
         luma, _, heat = read_pair(pair)

@@ -20,6 +20,9 @@ def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
     It starts with a canvas for each size, sides rounded up to multiples of 8, and merges the two whose merger adds the
     fewest pixels over all images, until `limit` are left and each further merger would add more than `worth` pixels:
     what a program costs in terms of pixels that could be fused in the time it takes.
+
+    >>> plan([(30, 40), (32, 40), (60, 90)], limit=2)
+    [(32, 40), (64, 96)]
     """
     sizes, grain = list(sizes), GRAIN
     while len(counted := Counter(_rounded(size, grain) for size in sizes)) > max(limit, _DISTINCT):
@@ -35,7 +38,7 @@ def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
             break
         boxes[i], counts[i] = merged[i, j], counts[i] + counts[j]
         boxes, counts = np.delete(boxes, j, 0), np.delete(counts, j)
-    return [tuple(map(int, boxes[i])) for i in np.argsort(-counts, kind="stable")]
+    return [(int(height), int(width)) for height, width in boxes[np.argsort(-counts, kind="stable")]]
 
 
 def smallest(canvases: Iterable[Size], size: Size) -> Size:
@@ -43,6 +46,9 @@ def smallest(canvases: Iterable[Size], size: Size) -> Size:
 
     A new one has its sides rounded up to 1, 1.25, 1.5 or 1.75 times a power of two (or a multiple of 8), so that sizes
     nobody planned for do not open a canvas each.
+
+    >>> smallest([(32, 40), (64, 96)], (33, 20)), smallest([(32, 40)], (100, 100))
+    ((64, 96), (112, 112))
     """
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if fitting:
@@ -54,6 +60,10 @@ def default_batch(canvas: Size, expected: int) -> int:
     """Images in a batch. On a CPU one, since more are no faster; on an accelerator up to 16, of 16 million pixels.
 
     `expected` images are known to come: no batch is far larger.
+
+    Example::
+
+        default_batch((480, 640), expected=21)  # 1 on a CPU, 16 on an accelerator
     """
     import jax  # which takes seconds, and plans of canvases need none
 
@@ -64,12 +74,20 @@ def default_batch(canvas: Size, expected: int) -> int:
 
 
 def fit_network(size: Size) -> Size:
-    """The smallest canvas for one size."""
+    """The smallest canvas for one size.
+
+    >>> fit_network((33, 40))
+    (40, 40)
+    """
     return _rounded(size, GRAIN)
 
 
 def place(images: Sequence[Float32[np.ndarray, "_ _"]], canvas: Size) -> Float32[np.ndarray, "b h w 1"]:
-    """Each image in the top-left corner of a canvas of zeros."""
+    """Each image in the top-left corner of a canvas of zeros.
+
+    >>> place([np.ones((2, 3), np.float32)], (4, 4)).sum(axis=(1, 3)).tolist()
+    [[2.0, 2.0, 2.0, 0.0]]
+    """
     batch = np.zeros((len(images), *canvas, 1), np.float32)
     for empty, image in zip(batch, images, strict=True):
         empty[: image.shape[0], : image.shape[1], 0] = image

@@ -6,6 +6,7 @@ import platform
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -22,6 +23,11 @@ def keep_programs(choice: str | None = None) -> str | None:
     what JAX was told itself (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
     own, programs of differing machines stay apart: those of another processor may not run. Raises UserError for a
     folder that was asked for and cannot be written; without the default one, programs are compiled anew each time.
+
+    Example::
+
+        keep_programs()  # before the first program is compiled
+        keep_programs("off")
     """
     source = FLAG if choice else VARIABLE
     choice = choice or os.environ.get(VARIABLE)
@@ -34,8 +40,8 @@ def keep_programs(choice: str | None = None) -> str | None:
     ):
         if variable not in os.environ:
             jax.config.update(option, value)
-    if not choice and jax.config.jax_compilation_cache_dir:
-        return jax.config.jax_compilation_cache_dir
+    if not choice and (told := _folder()):
+        return told
     root = Path(choice) if choice else _user_cache() / "langfuse_jax"
     folder = root / f"jaxlib-{jaxlib.__version__}-{_machine()}"
     try:
@@ -61,17 +67,24 @@ _show = warnings.showwarning
 def _hear(message, *args, **kwargs):
     """JAX warns of a cache that fails and goes on; once damaged entries are gone it fills in new ones."""
     if "Error reading persistent compilation cache" in str(message):  # of a run that was killed while it wrote one
-        for entry in Path(jax.config.jax_compilation_cache_dir).glob("*-cache"):
+        for entry in Path(_folder()).glob("*-cache"):
             entry.unlink(missing_ok=True)
     elif "Error writing persistent compilation cache" not in str(message):
         _show(message, *args, **kwargs)
 
 
 def count_programs() -> dict[str, int]:
-    """A dictionary that counts from now on: "programs" made ready, and those of them "loaded" from the cache."""
+    """A dictionary that counts from now on: "programs" made ready, and those of them "loaded" from the cache.
+
+    Example::
+
+        counts = count_programs()
+        Fuser.load()(visible, infrared)
+        print(counts["programs"] - counts["loaded"], "compiled")
+    """
     counts = {"programs": 0, "loaded": 0}
 
-    def made(event, _, **__):
+    def made(event, duration_secs, **_):
         if event == "/jax/core/compile/backend_compile_duration":  # of one that is loaded, too
             counts["programs"] += 1
 
@@ -82,6 +95,12 @@ def count_programs() -> dict[str, int]:
     jax.monitoring.register_event_duration_secs_listener(made)
     jax.monitoring.register_event_listener(loaded)
     return counts
+
+
+def _folder() -> Any:
+    """What JAX has been told, a path or None."""
+    config: Any = jax.config  # whose values are attributes made at run time
+    return config.jax_compilation_cache_dir
 
 
 def _user_cache():

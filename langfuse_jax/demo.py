@@ -164,13 +164,13 @@ def metric_table(pair, fused: Path) -> str:
     from langfuse_jax.metrics import METRICS, USUAL, evaluate
     from langfuse_jax.pairs import FusedPair
 
-    visible, infrared, image = read_scene(FusedPair(*pair, (fused,)))
+    visible, infrared, image = read_scene(FusedPair(pair.stem, pair.visible, pair.infrared, (fused,)))
     average = to_uint8((visible / 510 + infrared / 510).astype(np.float32))
     scores = evaluate(*(np.stack(images) for images in ((image, average), (visible,) * 2, (infrared,) * 2)))
     rows = []
     for name in USUAL:
         arrow = "↑" if METRICS[name].higher_is_better else "↓"
-        ours, theirs = (f"{float(value):.3f}" for value in scores[name])
+        ours, theirs = (f"{float(value):.3f}" for value in np.asarray(scores[name]))
         rows.append(f"| {name} {arrow} | {METRICS[name].title} | {ours} | {theirs} |\n")
     return _TABLE_HEAD + "".join(rows)
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import jax
 from jax._src import distributed  # JAX's public interface has no barrier without devices
@@ -41,7 +42,7 @@ def join_cluster(
     missing = [flag for flag, value in told.items() if value is None]
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator {coordinator}: has no port; give HOST:PORT of process 0, such as 10.0.0.1:1234")
-    if not missing and not 0 <= index < processes:
+    if index is not None and processes is not None and not 0 <= index < processes:
         raise UserError(f"--process-id {index}: is none of {processes} processes; give 0 to {processes - 1}")
     required = required or len(missing) < 3
     try:
@@ -74,7 +75,8 @@ def wait_for_others(name: str) -> None:
     Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
     """
     if jax.process_count() > 1:
-        distributed.global_state.client.wait_at_barrier(name, 3_600_000)
+        client: Any = distributed.global_state.client  # not None, as there are several processes
+        client.wait_at_barrier(name, 3_600_000)
 
 
 def end_alone(problem: str) -> None:

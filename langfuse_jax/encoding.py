@@ -1,8 +1,10 @@
 """Fused images as files: PNG, JPEG, TIFF, WebP or BMP by the ending of the name, with 8 or 16 bits."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8, UInt16
@@ -10,11 +12,11 @@ from PIL import Image
 
 from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import PNG_LEVEL, PathLike, to_uint8, to_uint16
+from langfuse_jax.images import PNG_LEVEL, to_uint8, to_uint16
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP"}
 DEEP_FORMATS = ("PNG", "TIFF")
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": PNG_LEVEL},
     "JPEG": {"quality": 95, "subsampling": 0},
     "TIFF": {"compression": "tiff_adobe_deflate"},
@@ -23,8 +25,14 @@ _OPTIONS = {
 }
 
 
-def check_output(path: PathLike, bits: int, flag: str) -> None:
-    """Raises UserError, naming `flag` and `path`, for an ending that no format has, or whose format lacks `bits`."""
+def check_output(path: str | os.PathLike, bits: int, flag: str) -> None:
+    """Raises UserError, naming `flag` and `path`, for an ending that no format has, or whose format lacks `bits`.
+
+    >>> check_output("fused.jpg", 16, "--out")
+    Traceback (most recent call last):
+        ...
+    langfuse_jax.errors.UserError: --bits 16: JPEG holds 8 bits; choose PNG or TIFF
+    """
     kind = FORMATS.get(Path(path).suffix[1:].lower())
     if kind is None:
         raise UserError(f"{flag} {path}: is of no known image format; end it in .{', .'.join(FORMATS)}")
@@ -32,11 +40,17 @@ def check_output(path: PathLike, bits: int, flag: str) -> None:
         raise UserError(f"--bits 16: {kind} holds 8 bits; choose {' or '.join(DEEP_FORMATS)}")
 
 
-def write_image(path: PathLike, image: Float[np.ndarray, "h w"] | Float[np.ndarray, "h w 3"], bits: int = 8) -> None:
+def write_image(
+    path: str | os.PathLike, image: Float[np.ndarray, "h w"] | Float[np.ndarray, "h w 3"], bits: int = 8
+) -> None:
     """Writes a gray or RGB image of floats in [0, 1] with 8 or 16 bits per value; it appears whole or not at all.
 
     The ending of `path` says how (`FORMATS`; all but JPEG without loss, 16 bits as PNG and TIFF alone). Makes the
     folder if it is missing; raises UserError, naming the file, where it cannot be written.
+
+    >>> write_image("fused.tif", np.full((32, 40), 0.5), bits=16)
+    >>> Image.open("fused.tif").getpixel((0, 0))
+    32768
     """
     check_output(path, bits, "--out")
     kind = FORMATS[Path(path).suffix[1:].lower()]

@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -50,7 +53,8 @@ def evaluate_command(args) -> int:
         content = _FILES[kind](table, about, title, path)
         with atomic_write(path) as file:
             file.write(content if kind == "plot" else content.encode(errors="surrogateescape"))
-    sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows
     print(f"{title}\n\n{as_text(table)}", end="")
     if outputs:
         print(f"\nwrote {', '.join(map(str, outputs.values()))}")
@@ -92,7 +96,7 @@ def _score_all(sizes, score, columns, failed):
     return stems, np.array([scored[stem] for stem in stems], np.float64).swapaxes(0, 1)
 
 
-_FILES = {
+_FILES: dict[str, Callable] = {
     "csv": lambda table, about, title, path: as_csv(table),
     "json": lambda table, about, title, path: as_json(table, about),
     "markdown": lambda table, about, title, path: as_markdown(table),
@@ -103,7 +107,7 @@ _FILES = {
 
 def _methods(arguments):
     """The paths of --fused by the names of the methods: of NAME=PATH, else of the folder (or the file's stem)."""
-    methods = {}
+    methods: dict[str, str] = {}
     for argument in arguments:
         name, equals, path = argument.partition("=")
         if not equals or not name or os.sep in name or os.path.exists(argument):
@@ -167,7 +171,7 @@ def _scores(args):
         if unknown := [name for name in names if name not in METRICS]:
             raise UserError(f"--metrics {unknown[0]}: is none of {', '.join(METRICS)}; or give all")
     keep_programs(args.compilation_cache)
-    columns = {name: METRICS[name] for name in names}
+    columns: dict[str, Any] = {name: METRICS[name] for name in names}
     embed, about = _language(args)
 
     def score(fused, visible, infrared, sizes):

@@ -34,6 +34,13 @@ def read_scene(scene: FusedPair) -> list[UInt8[np.ndarray, "h w"]]:
 
     Deeper images are rounded to 8 bits, as the published scripts see them. Raises UserError, naming the file, where one
     cannot be read or their sizes differ, and BadPixels for NaN and values out of range.
+
+    >>> from pathlib import Path
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 1, 48, 64)
+    >>> visible, infrared = Path("scenes/visible/0.png"), Path("scenes/infrared/0.png")
+    >>> [image.dtype.name for image in read_scene(FusedPair("0", visible, infrared, (infrared,)))]
+    ['uint8', 'uint8', 'uint8']
     """
     paths = [scene.visible, scene.infrared, *scene.fused]
     images = [read_infrared(path) if path == scene.infrared else read_visible(path)[0] for path in paths]
@@ -48,11 +55,18 @@ def score_scenes(
 
     Scenes that cannot be read go to `failed`. Programs for up to `CANVASES` canvases are compiled at once, beside
     reading; there are about three batches of each canvas and two scenes a thread in memory at a time.
+
+    Example::
+
+        scenes, _ = match_fused({"mine": "FUSED"}, "VIS", "IR")
+        sizes = scan_sizes(scenes, failed)
+        score = lambda *images: evaluate(*images[:3], sizes=images[3])
+        scores = {scene.stem: mine["EN"] for scene, (mine,) in score_scenes(sizes, score, failed)}
     """
     every = [size for scene, size in sizes.items() if size for _ in scene.fused]
     canvases = plan(every, CANVASES, _PROGRAM_PIXELS.get(jax.default_backend(), _PROGRAM_PIXELS_ELSEWHERE))
     homes = {scene: smallest(canvases, size) for scene, size in sizes.items() if size}
-    images = Counter()
+    images: Counter[Size] = Counter()
     for scene, canvas in homes.items():
         images[canvas] += len(scene.fused)
     batches = {canvas: default_batch(canvas, images[canvas]) for canvas in canvases}
@@ -81,7 +95,7 @@ def _decoded(ahead, failed):
 
 def _rows(decoded, canvases, batches):
     """(canvas, batch size, rows) whenever a canvas has a batch of rows (scene, method, images), and what is left."""
-    waiting = {}
+    waiting: dict[Size, list] = {}
     for scene, (visible, infrared, *fused) in decoded:
         canvas = smallest(canvases, visible.shape)
         for method, image in enumerate(fused):
@@ -95,7 +109,7 @@ def _rows(decoded, canvases, batches):
 
 def _computed(batches, programs: Mapping[Size, Future], score):
     """(scene, method, scores) of each row; the device has the next batch before this one is waited for."""
-    running = deque()
+    running: deque[tuple] = deque()
     for canvas, size, rows in batches:
         if canvas in programs:
             programs[canvas].result()
@@ -124,7 +138,7 @@ def _values(rows, scores):
 
 def _gathered(computed):
     """(scene, scores of each method) once a scene has them all."""
-    waiting = {}
+    waiting: dict[FusedPair, dict[int, dict[str, float]]] = {}
     for scene, method, scores in computed:
         methods = waiting.setdefault(scene, {})
         methods[method] = scores

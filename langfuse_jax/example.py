@@ -4,6 +4,7 @@ Everything is placed in metres (X to the right, Y up from the ground, Z ahead of
 near, twice in one go: what it reflects and emits for the visible image, and how warm it looks for the infrared one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +26,19 @@ def night_scene(
 
     People and cars are warm in the infrared image and hardly there in the dark visible one, which alone shows road
     markings, lit windows and lamps. The same size and seed always give the same pair.
+
+    >>> visible, infrared = night_scene(48, 64)
+    >>> visible.shape, infrared.shape, infrared.dtype.name
+    ((48, 64, 3), (48, 64), 'uint8')
     """
     scene = _Scene(2 * height, 2 * width, np.random.default_rng(seed))  # twice as fine: the edges come out smooth
     scene.sky()
     scene.ground()
     scene.wall(LEFT_WALL, 5.0, 75.0, 13.0)
     scene.wall(RIGHT_WALL, 19.0, 75.0, 7.5)
-    people = ((-5.2, 10.4, 0.94, False, 0.8), (-6.0, 10.8, 1.0, False, 0.75), (0.9, 7.6, 1.0, True, 1.4))
-    people += ((6.2, 14.0, 1.03, False, 0.5), (0.5, 16.5, 0.96, True, 0.6), (5.4, 24.0, 1.0, False, 0.4))
-    things = [(person[1], scene.person, person) for person in people]
+    people = [(-5.2, 10.4, 0.94, False, 0.8), (-6.0, 10.8, 1.0, False, 0.75), (0.9, 7.6, 1.0, True, 1.4)]
+    people += [(6.2, 14.0, 1.03, False, 0.5), (0.5, 16.5, 0.96, True, 0.6), (5.4, 24.0, 1.0, False, 0.4)]
+    things: list[tuple[float, Callable, tuple]] = [(person[1], scene.person, person) for person in people]
     things += [(z, scene.lamp, (x, z)) for x, z in ((-4.9, 15.0), (4.9, 20.0), (-4.9, 29.0), (4.9, 40.0), (-4.9, 52.0))]
     things += [(z, scene.tree, (x, z)) for x, z in ((7.6, 10.8), (7.8, 16.0), (7.6, 24.0), (7.8, 34.0))]
     things += [(21.0, scene.car, (-2.0, 21.0, True)), (10.0, scene.car, (3.2, 8.6, False))]
@@ -47,6 +52,10 @@ def write_night_scenes(folder: str | Path, count: int, height: int = 240, width:
     """Writes `count` drawn scenes as `folder`/visible/N.png and `folder`/infrared/N.png, a dataset to try training on.
 
     Raises UserError where the folder cannot be written.
+
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> sorted(str(path) for path in Path("scenes").glob("*/*.png"))
+    ['scenes/infrared/0.png', 'scenes/infrared/1.png', 'scenes/visible/0.png', 'scenes/visible/1.png']
     """
     for seed in range(count):
         for role, image in zip(("visible", "infrared"), night_scene(height, width, seed), strict=True):

@@ -15,7 +15,12 @@ Gray = Float32[np.ndarray, "h w"]
 
 
 def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Float32[np.ndarray, "n d"]:
-    """Unit embeddings of gray images in [0, 1], each of any size."""
+    """Unit embeddings of gray images in [0, 1], each of any size.
+
+    >>> clip = Clip.load()
+    >>> embed_gray(clip, [np.full((40, 60), 0.5, np.float32)]).shape == (1, clip.vision.embedding)
+    True
+    """
     rows = [clip.encode_image(np.repeat(image[None, :, :, None], 3, axis=-1))[0] for image in images]
     return np.asarray(unit(jnp.stack(rows)))
 
@@ -57,6 +62,11 @@ def loss_map(
 
     Returns:
         The losses. As in LDFusion (arXiv 2402.16267) a window's embedding stands against those of the whole sources.
+
+    Example::
+
+        losses = loss_map(clip, embed(clip), fused, luma, infrared)
+        float(np.nanmean(losses))
     """
     height, width = fused.shape
     places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
@@ -75,10 +85,15 @@ def loss_map(
 def losses_by_goal(
     clip: Clip, goals: Sequence[str], candidates: Mapping[str, Gray], visible: Gray, infrared: Gray
 ) -> Float[np.ndarray, "goals candidates"]:
-    """The language-driven loss of each candidate as the fused image, under each goal sentence, in [0, 2]."""
-    sources = embed_gray(clip, [visible, infrared])
+    """The language-driven loss of each candidate as the fused image, under each goal sentence, in [0, 2].
+
+    Example::
+
+        candidates = {"average": average(luma, infrared), "maximum": maximum(luma, infrared)}
+        losses_by_goal(clip, ["a clear image", "a blurry image"], candidates, luma, infrared)
+    """
+    sources = [jnp.tile(row, (len(candidates), 1)) for row in embed_gray(clip, [visible, infrared])]
     fused = jnp.asarray(embed_gray(clip, list(candidates.values())))
-    sources = [jnp.tile(row, (len(candidates), 1)) for row in sources]
     texts = [embed(clip, goal=[goal]) for goal in goals]
     return np.stack([language_driven_loss(fused, *sources, **_directions(text)) for text in texts])
 

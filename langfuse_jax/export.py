@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,10 @@ def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
     The arguments are those of `FusionNet` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights and
     widths, for any b and any H and W that are multiples of 8 (and of `pad_multiple`) from 32. Samples are reflected at
     the lower and right edge to multiples of `pad_multiple` before they are fused, as `Fuser` does.
+
+    Example::
+
+        Path("model.stablehlo").write_bytes(export_fusion(Fuser.load().params, pad_multiple=8))
     """
     step = math.lcm(8, pad_multiple)
     scope = export.SymbolicScope([f"h >= {-(-MIN_SIDE // step)}", f"w >= {-(-MIN_SIDE // step)}"])
@@ -47,7 +52,7 @@ def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
     def fuse(visible, infrared, sizes):
         padded = -(-sizes // pad_multiple) * pad_multiple
         fused = FusionNet().apply(params, _mirrored(visible, sizes), _mirrored(infrared, sizes), padded)
-        return zero_outside(fused, sizes)
+        return zero_outside(cast(Array, fused), sizes)
 
     return export.export(fuse, platforms=PLATFORMS)(canvas, canvas, sizes).serialize()
 

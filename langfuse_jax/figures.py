@@ -37,6 +37,10 @@ def plot_plane(
 
     On the left, arrows from each source's words to the goal's. On the right, each candidate fused image, the sources,
     and the same two arrows dashed: where the loss wants to have the fused image, seen from each source.
+
+    Example::
+
+        plot_plane(clip, embed(clip), luma, infrared, {"average": average(luma, infrared)}).save("plane.png")
     """
     plane = text_plane(texts)
     words = {role: plane @ getattr(texts, role) for role in ROLES}
@@ -77,7 +81,12 @@ def plot_loss_map(
     side: int = 96,
     stride: int = 32,
 ) -> Image.Image:
-    """An image beside its `explain.loss_map`, each value at the middle of its window; filtered windows are blank."""
+    """An image beside its `explain.loss_map`, each value at the middle of its window; filtered windows are blank.
+
+    Example::
+
+        plot_loss_map(fused, loss_map(clip, texts, fused, luma, infrared)).save("losses.png")
+    """
     figure, (plain, covered) = _figure(11, 4.2, 1, 2)
     for panel in (plain, covered):
         panel.imshow(image, cmap="gray", vmin=0, vmax=1)
@@ -96,7 +105,11 @@ def plot_loss_map(
 def plot_matrix(
     values: Float[np.ndarray, "m n"], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Image.Image:
-    """A table of numbers as colours, each number written into its cell; green is low."""
+    """A table of numbers as colours, each number written into its cell; green is low.
+
+    >>> plot_matrix(np.eye(2), ["a", "b"], ["left", "right"], "a title").size
+    (627, 242)
+    """
     figure, (panel,) = _figure(2.5 + 1.6 * len(columns), 1.2 + 0.5 * len(rows), 1, 1)
     panel.imshow(values, cmap="RdYlGn_r", aspect="auto")
     panel.set_xticks(range(len(columns)), columns, fontsize=9)
@@ -108,7 +121,12 @@ def plot_matrix(
 
 
 def plot_training(workdir: str | Path, *others: str | Path) -> Image.Image:
-    """The total and the four terms of `metrics.jsonl` of one or several work directories, a panel each, over steps."""
+    """The total and the four terms of `metrics.jsonl` of one or several work directories, a panel each, over steps.
+
+    Example::
+
+        plot_training("runs/mine", "runs/other").save("curves.png")
+    """
     names = ("loss", "whole", "patch", "similarity", "perceptual", "gradient_norm")
     figure, panels = _figure(11, 5.2, 2, 3)
     for folder in map(Path, (workdir, *others)):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -23,6 +24,12 @@ class Fuser:
     `metadata` tells where the weights come from; its "pad_multiple", if any, asks for images to be reflected at the
     lower and right edge to multiples of so many pixels before the network sees them, as a network trained on such
     sizes alone needs. The network is compiled once for each size, rounded up to multiples of 8, and batch.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> visible, infrared = night_scene(48, 64)
+    >>> fused = Fuser.load()(visible, infrared)
+    >>> fused.shape, fused.dtype.name, bool(fused.max() <= 1)
+    ((48, 64, 3), 'float32', True)
     """
 
     def __init__(self, params: dict, metadata: dict | None = None):
@@ -34,6 +41,11 @@ class Fuser:
         """The weights of the package, or those of a folder: `fusion.safetensors` and `fusion.json`, a training's work
         directory that has only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP`
         in it). Raises UserError for any other folder.
+
+        Example::
+
+            Fuser.load()  # those of the package
+            Fuser.load("runs/mine")  # what `langfuse-jax train --workdir runs/mine` has made so far
         """
         if path is None:
             folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "fusion"
@@ -63,16 +75,16 @@ class Fuser:
         shapes, types and values, and for sides under 32 pixels.
         """
         shape = np.shape(visible)
-        visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
-        if visible.shape[:3] != infrared.shape[:3]:
+        seen, felt = _batched(visible, "visible"), _batched(infrared, "infrared")
+        if seen.shape[:3] != felt.shape[:3]:
             raise UserError(
-                f"visible is {_size(visible)} and infrared {_size(infrared)} (batch x height x width): "
+                f"visible is {_size(seen)} and infrared {_size(felt)} (batch x height x width): "
                 "they must be of one size; register and crop or resize one of them"
             )
-        if min(visible.shape[1:3]) < MIN_SIDE:
-            raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
-        luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
-        heat = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
+        if min(seen.shape[1:3]) < MIN_SIDE:
+            raise UserError(f"visible is {_size(seen)} (batch x height x width): sides must be at least {MIN_SIDE}")
+        luma, chroma = rgb_to_ycbcr(seen) if seen.shape[3] == 3 else (seen[..., 0], None)
+        heat = rgb_to_ycbcr(felt)[0] if felt.shape[3] == 3 else felt[..., 0]
         fused = self._fuse_gray(luma, heat)
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
 
@@ -90,13 +102,20 @@ class Fuser:
         """The image as the network is to see it: reflected to multiples of "pad_multiple".
 
         A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
+
+        >>> Fuser({}, {"pad_multiple": 16}).extend(np.ones((30, 33), np.float32)).shape
+        (32, 48)
         """
         multiple = self.metadata.get("pad_multiple", 1)
         border = [(0, -side % multiple) for side in image.shape]
         return np.pad(image, border, mode="reflect") if any(map(any, border)) else image
 
     def extended_size(self, size: Size) -> Size:
-        """The size that `extend` gives an image of `size`."""
+        """The size that `extend` gives an image of `size`.
+
+        >>> Fuser({}, {"pad_multiple": 16}).extended_size((30, 33))
+        (32, 48)
+        """
         multiple = self.metadata.get("pad_multiple", 1)
         return tuple(side + -side % multiple for side in size)
 
@@ -104,6 +123,11 @@ class Fuser:
         """The compiled network for a batch of canvases: a function of visible and infrared (b, h, w, 1), sizes (b, 2).
 
         It gives fused luma (b, h, w, 1) on the device, before it is computed; `FusionNet` says what `sizes` are.
+
+        Example::
+
+            program = Fuser.load().program((480, 640), 1)
+            fused = program(visible, infrared, np.int32([[471, 633]]))
         """
         image = jax.ShapeDtypeStruct((batch, *canvas, 1), np.float32)
         sizes = jax.ShapeDtypeStruct((batch, 2), np.int32)
@@ -117,7 +141,7 @@ def _fuse(
     infrared: Float[Array, "b h w 1"],
     sizes: Int32[Array, "b 2"] | None,
 ) -> Float[Array, "b h w 1"]:
-    return FusionNet().apply(params, visible, infrared, sizes)
+    return cast(Array, FusionNet().apply(params, visible, infrared, sizes))
 
 
 def _restore_params(workdir, step=None):

@@ -30,7 +30,12 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def rgb_to_ycbcr(
     rgb: Float[np.ndarray, "*batch h w 3"],
 ) -> tuple[Float[np.ndarray, "*batch h w"], Float[np.ndarray, "*batch h w 2"]]:
-    """Luma Y in [0, 1] and chroma (Cb, Cr) in [-0.5, 0.5] of RGB in [0, 1]: ITU-R BT.601 at full range, as in JPEG."""
+    """Luma Y in [0, 1] and chroma (Cb, Cr) in [-0.5, 0.5] of RGB in [0, 1]: ITU-R BT.601 at full range, as in JPEG.
+
+    >>> luma, chroma = rgb_to_ycbcr(np.array([[[1.0, 0.0, 0.0]]]))
+    >>> luma.round(3).tolist(), chroma.round(3).tolist()
+    ([[0.299]], [[[-0.169, 0.5]]])
+    """
     red, blue = rgb[..., 0], rgb[..., 2]
     luma = rgb @ _LUMA.astype(rgb.dtype)
     return luma, np.stack([(blue - luma) / 1.772, (red - luma) / 1.402], axis=-1)
@@ -39,7 +44,11 @@ def rgb_to_ycbcr(
 def ycbcr_to_rgb(
     luma: Float[np.ndarray, "*batch h w"], chroma: Float[np.ndarray, "*batch h w 2"]
 ) -> Float[np.ndarray, "*batch h w 3"]:
-    """The inverse of `rgb_to_ycbcr`, clipped to [0, 1]: another luma may leave the RGB cube with the old chroma."""
+    """The inverse of `rgb_to_ycbcr`, clipped to [0, 1]: another luma may leave the RGB cube with the old chroma.
+
+    >>> ycbcr_to_rgb(np.array([[0.299]]), np.array([[[-0.169, 0.5]]])).round(2).tolist()
+    [[[1.0, 0.0, 0.0]]]
+    """
     red = luma + 1.402 * chroma[..., 1]
     blue = luma + 1.772 * chroma[..., 0]
     green = (luma - 0.299 * red - 0.114 * blue) / 0.587
@@ -50,6 +59,9 @@ def to_unit(pixels: Shaped[np.ndarray, "..."], name: PathLike) -> Float32[np.nda
     """uint8 / 255, uint16 / 65535, or floats in [0, 1] as they are: always float32 in [0, 1].
 
     Raises BadPixels, a UserError, naming `name`, for other types and for values that are not finite or outside [0, 1].
+
+    >>> to_unit(np.array([0, 51, 255], np.uint8), "pixels").astype(float).round(3).tolist()
+    [0.0, 0.2, 1.0]
     """
     kind = pixels.dtype.newbyteorder("=")
     if kind in (np.uint8, np.uint16):
@@ -72,6 +84,9 @@ def thermal_to_unit(counts: Shaped[np.ndarray, "h w"], limits: Limits | None = N
 
     Without `limits`, they are the 0.5 and 99.5 percentiles of the image (its extremes where those two are equal), since
     a camera uses a small part of its 16 bits. An image of one value is 0 throughout.
+
+    >>> thermal_to_unit(np.array([[6900, 7250, 8000]], np.uint16), limits=(7000, 8000)).tolist()
+    [[0.0, 0.25, 1.0]]
     """
     low, high = thermal_limits(counts) if limits is None else limits
     span = max(high - low, np.finfo(np.float32).tiny)
@@ -79,7 +94,11 @@ def thermal_to_unit(counts: Shaped[np.ndarray, "h w"], limits: Limits | None = N
 
 
 def thermal_limits(counts: Shaped[np.ndarray, "h w"]) -> Limits:
-    """What `thermal_to_unit` takes for 0 and 1 in an image."""
+    """What `thermal_to_unit` takes for 0 and 1 in an image.
+
+    >>> thermal_limits(np.arange(1001, dtype=np.uint16)[None])
+    (5.0, 995.0)
+    """
     low, high = np.percentile(counts, PERCENTILES)
     return (float(low), float(high)) if low < high else (float(counts.min()), float(counts.max()))
 
@@ -91,6 +110,11 @@ def read_infrared(
 
     8 bits count as /255, 16 bits as `thermal_to_unit` has them, float TIFFs are in [0, 1]. With `limits`, every
     file is mapped by these raw values instead, whatever its type. Raises as `read_visible`, and for colour of 16 bits.
+
+    >>> Image.fromarray(np.linspace(7000, 8000, 1200).astype(np.uint16).reshape(30, 40).repeat(2, 0)).save("counts.png")
+    >>> heat = read_infrared("counts.png", limits=(7000, 8000))
+    >>> heat.shape, heat.min().round(3).item(), heat.max().round(3).item()
+    ((60, 40), 0.0, 1.0)
     """
     pixels, truncated = _decode(path, max_side)
     if truncated:  # the scene is in the low bits
@@ -106,7 +130,12 @@ def read_infrared(
 
 
 def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE) -> Limits | None:
-    """The limits that `read_infrared` takes for a file of 16 bits; None for others."""
+    """The limits that `read_infrared` takes for a file of 16 bits; None for others.
+
+    >>> Image.new("L", (40, 32)).save("gray.png")
+    >>> infrared_limits("gray.png") is None
+    True
+    """
     pixels = _decode(path, max_side)[0]
     return thermal_limits(pixels) if pixels.dtype.itemsize == 2 else None
 
@@ -119,13 +148,23 @@ def read_visible(
     8 bits count as /255 and 16 bits as /65535 (float TIFFs are in [0, 1]); alpha is dropped, palettes are looked up
     and the EXIF orientation is applied. Raises UserError, naming the file, when it is missing, damaged, no image, or
     has a side under 32 or over `max_side` pixels (None: any size), which is seen before it is decoded.
+
+    >>> write_png("red.png", np.broadcast_to([1.0, 0.0, 0.0], (32, 40, 3)))
+    >>> luma, chroma = read_visible("red.png")
+    >>> round(luma[0, 0].item(), 3), chroma.shape
+    (0.299, (32, 40, 2))
     """
     pixels = to_unit(_decode(path, max_side)[0], path)
     return (pixels, None) if pixels.ndim == 2 else rgb_to_ycbcr(pixels)
 
 
 def header_size(path: PathLike) -> tuple[int, int] | None:
-    """(height, width) by a file's header, at next to no cost; None where it cannot be had."""
+    """(height, width) by a file's header, at next to no cost; None where it cannot be had.
+
+    >>> write_png("gray.png", np.zeros((32, 40)))
+    >>> header_size("gray.png")
+    (32, 40)
+    """
     try:
         with Image.open(path) as file:
             width, height = file.size
@@ -150,7 +189,7 @@ def _decode(path, max_side):
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: is not an image that can be read; replace it by a PNG, JPEG or TIFF") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; {_ALLOW}") from error
+        raise UserError(f"{path}: has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; {_ALLOW}") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise errors of nearly any kind
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}); replace the file by an intact copy") from error
@@ -168,7 +207,13 @@ _ALLOW = "make it smaller, or give `langfuse-jax fuse` the flag --allow-large"
 
 
 def check_sides(path: PathLike, width: int, height: int, max_side: int | None) -> None:
-    """Raises UserError, naming `path`, for sides under 32 or over `max_side` pixels."""
+    """Raises UserError, naming `path`, for sides under 32 or over `max_side` pixels.
+
+    >>> check_sides("small.png", 16, 40, None)
+    Traceback (most recent call last):
+        ...
+    langfuse_jax.errors.UserError: small.png: is 16x40 pixels; both sides must be at least 32
+    """
     if min(height, width) < MIN_SIDE:
         raise UserError(f"{path}: is {width}x{height} pixels; both sides must be at least {MIN_SIDE}")
     if max_side is not None and max(height, width) > max_side:
@@ -176,12 +221,20 @@ def check_sides(path: PathLike, width: int, height: int, max_side: int | None) -
 
 
 def to_uint8(image: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Floats in [0, 1], clipped and rounded to 0-255; uint8 stays as it is."""
+    """Floats in [0, 1], clipped and rounded to 0-255; uint8 stays as it is.
+
+    >>> to_uint8(np.array([0.0, 0.5, 2.0])).tolist()
+    [0, 128, 255]
+    """
     return image if image.dtype == np.uint8 else _quantise(image, 255, np.uint8)
 
 
 def to_uint16(image: Float[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Floats in [0, 1], clipped and rounded to 0-65535."""
+    """Floats in [0, 1], clipped and rounded to 0-65535.
+
+    >>> to_uint16(np.array([0.0, 0.5, 1.0])).tolist()
+    [0, 32768, 65535]
+    """
     return _quantise(image, 65535, np.uint16)
 
 
@@ -193,6 +246,10 @@ def write_png(path: PathLike, image: Shaped[np.ndarray, "h w"] | Shaped[np.ndarr
     """Writes a gray or RGB image, uint8 or floats in [0, 1], as an 8-bit PNG that appears whole or not at all.
 
     Makes the folder if it is missing; raises UserError, naming the file, where it cannot be written.
+
+    >>> write_png("half.png", np.full((32, 40), 0.5))
+    >>> Image.open("half.png").getpixel((0, 0))
+    128
     """
     with atomic_write(path) as file:
         Image.fromarray(to_uint8(image)).save(file, format="PNG", compress_level=PNG_LEVEL)

@@ -36,6 +36,12 @@ def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.Pat
     `night/7.jpg` and `thermal/7.PNG` are a pair; sub-folders, hidden files and files that are no images by their
     extension are passed over. Raises UserError for a missing folder, one without images, two images of one stem in
     one folder, the same folder given twice, and folders without a single pair.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> pairs, alone = match_pairs("scenes/visible", "scenes/infrared")
+    >>> [pair.stem for pair in pairs], alone
+    (['0', '1'], [])
     """
     visible, infrared = by_stem(visible_folder, "visible"), by_stem(infrared_folder, "infrared")
     if os.path.samefile(visible_folder, infrared_folder):
@@ -60,6 +66,12 @@ def match_fused(
 
     `fused_folders` maps a method to its folder. A stem counts as it is: `7_fused.png` is not `7.png`. Raises UserError
     as `match_pairs` does, and where no scene is in all folders.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> scenes, problems = match_fused({"mine": "scenes/infrared"}, "scenes/visible", "scenes/infrared")
+    >>> [scene.stem for scene in scenes], problems
+    (['0', '1'], [])
     """
     folders = {
         visible_folder: by_stem(visible_folder, "visible"),
@@ -105,12 +117,18 @@ def _no_scene(folders):
 
 
 def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
-    """The images of a folder by their stems, sorted; `role` is what the errors call them. Raises as `match_pairs`."""
+    """The images of a folder by their stems, sorted; `role` is what the errors call them. Raises as `match_pairs`.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> by_stem("scenes/visible", "visible")["1"].name
+    '1.png'
+    """
     folder = Path(folder)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {problem}; give the folder of {role} images")
-    images = {}
+    images: dict[str, Path] = {}
     with os.scandir(folder) as entries:  # which knows files from folders without asking for each
         names = sorted(entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.is_file())
     for name in names:
@@ -131,6 +149,12 @@ def read_pair(
     """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
 
     Raises UserError, naming both files, where they differ in size, and as the readers do.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> luma, chroma, infrared = read_pair(match_pairs("scenes/visible", "scenes/infrared")[0][0])
+    >>> luma.shape, chroma.shape, infrared.shape
+    ((48, 64), (48, 64, 2), (48, 64))
     """
     luma, chroma = read_visible(pair.visible, max_side)
     infrared = read_infrared(pair.infrared, limits, max_side)
@@ -144,6 +168,11 @@ def scan_sizes(
     """Height and width of scenes by the headers of their files, without those whose images differ: they go to `failed`.
 
     None stands for a scene whose header cannot be read: what is wrong is said when the file is read.
+
+    Example::
+
+        scenes, _ = match_fused({"mine": "FUSED"}, "VIS", "IR")
+        sizes = scan_sizes(scenes, failed=lambda scene, error: print(error))
     """
     sizes = {}
     with pool(default_threads()) as workers:
@@ -163,7 +192,13 @@ def _header_sizes(scene):
 
 
 def check_sizes(sizes: Mapping[Path, tuple[int, int]]) -> None:
-    """Raises UserError, naming two files, unless all are of one size (height, width)."""
+    """Raises UserError, naming two files, unless all are of one size (height, width).
+
+    >>> check_sizes({Path("a.png"): (48, 64), Path("b.png"): (64, 48)})
+    Traceback (most recent call last):
+        ...
+    langfuse_jax.errors.UserError: a.png is 64x48 and b.png is 48x64 pixels: they must be ...
+    """
     for path, (height, width) in sizes.items():
         first, (h, w) = next(iter(sizes.items()))
         if (height, width) != (h, w):

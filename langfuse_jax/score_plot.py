@@ -24,6 +24,10 @@ def draw(table: ScoreTable, title: str, kind: str) -> bytes:
 
     Each panel has its own scale, with an arrow towards the better values; the best method's value is bold. Raises
     UserError where matplotlib is not installed.
+
+    Example::
+
+        Path("scores.pdf").write_bytes(draw(table, "21 images", "pdf"))
     """
     load_matplotlib()
     from matplotlib import colormaps

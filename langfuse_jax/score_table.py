@@ -24,6 +24,10 @@ class ScoreTable:
       images: stems of the images.
       columns: by name, whether higher is better; None: neither, and the column is not ranked.
       values: (m, n, k) scores.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> table.mean.round(3).tolist(), table.ranks.tolist(), table.headings()
+    ([[7.1], [6.3]], [[1.0], [2.0]], ['EN ↑'])
     """
 
     methods: Sequence[str]
@@ -89,7 +93,14 @@ def _digits(values):
 
 
 def as_text(table: ScoreTable) -> str:
-    """For a terminal: a line for each column, the methods side by side with their ranks."""
+    """For a terminal: a line for each column, the methods side by side with their ranks.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> print(as_text(table), end="")
+               mine               average
+    EN ↑       7.100 ± 0.100 (1)  6.300 ± 0.200 (2)
+    mean rank  1.00               2.00
+    """
     rows = [["", *table.methods]]
     for k, (heading, cells) in enumerate(zip(table.headings(), zip(*table.cells(), strict=True), strict=True)):
         ranks = [f" ({rank:.0f})" if table.ranked and rank == rank else "" for rank in table.ranks[:, k]]
@@ -102,7 +113,12 @@ def as_text(table: ScoreTable) -> str:
 
 
 def as_markdown(table: ScoreTable) -> str:
-    """A table of the methods, the best of each column bold, ranks in brackets; then one of all images."""
+    """A table of the methods, the best of each column bold, ranks in brackets; then one of all images.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> print(as_markdown(table).splitlines()[2])
+    | mine | **7.100 ± 0.100** (1) | 1.00 |
+    """
 
     def line(cells):
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
@@ -120,8 +136,8 @@ def as_markdown(table: ScoreTable) -> str:
     digits = [_digits(column) for column in table.mean.T]
     for n, image in enumerate(table.images):
         for m, method in enumerate(table.methods):
-            cells = (f"{value:.{d}f}" for value, d in zip(table.values[m, n], digits, strict=True))
-            lines.append(line([image, method, *cells]))
+            scores = (f"{value:.{d}f}" for value, d in zip(table.values[m, n], digits, strict=True))
+            lines.append(line([image, method, *scores]))
     return "\n".join(lines) + "\n"
 
 
@@ -130,7 +146,12 @@ def _bold(cell, rank):
 
 
 def as_latex(table: ScoreTable) -> str:
-    """A `tabular` for the package booktabs: the best mean of each column bold, the second underlined."""
+    r"""A `tabular` for the package booktabs: the best mean of each column bold, the second underlined.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> print(as_latex(table).splitlines()[4])
+    mine & \textbf{7.100} $\pm$ 0.100 & 1.00 \\
+    """
     headings = [
         heading.translate(_LATEX).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
         for heading in table.headings()
@@ -155,7 +176,12 @@ def _in_latex(cell, rank):
 
 
 def as_csv(table: ScoreTable) -> str:
-    """A row for each method and image ("kind" is image), and for each method its mean, std and rank."""
+    """A row for each method and image ("kind" is image), and for each method its mean, std and rank.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> print(as_csv(table).splitlines()[1])
+    mine,image,7,7.0
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "kind", "image", *table.columns])
@@ -172,6 +198,10 @@ def as_json(table: ScoreTable, about: Mapping[str, Any]) -> str:
     """Everything, with `about` in front: methods by name with their mean, std, rank, mean_rank and images.
 
     Scores that are not finite, and ranks that there are not, are null.
+
+    >>> table = ScoreTable(("mine", "average"), ("7", "8"), {"EN": True}, np.array([[[7.0], [7.2]], [[6.5], [6.1]]]))
+    >>> json.loads(as_json(table, {"program": "mine"}))["methods"]["mine"]["mean"]
+    {'EN': 7.1}
     """
 
     def numbers(values):

@@ -16,7 +16,13 @@ Picture = Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"]
 
 
 def side_by_side(images: Sequence, labels: Sequence[str] | None = LABELS) -> UInt8[np.ndarray, "height width 3"]:
-    """The images of one pair in a row; see `grid`."""
+    """The images of one pair in a row; see `grid`.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> visible, infrared = night_scene(48, 64)
+    >>> side_by_side([infrared, visible], labels=None).shape
+    (48, 132, 3)
+    """
     return grid([images], labels)
 
 
@@ -24,6 +30,9 @@ def grid(rows: Sequence[Sequence], labels: Sequence[str] | None = LABELS) -> UIn
     """Rows of images, (h, w) or (h, w, 3), uint8 or floats in [0, 1], on white with thin gaps between them.
 
     Every image sits in the middle of a tile as large as the largest one. `labels`, if any, stand over the columns.
+
+    >>> grid([[np.zeros((10, 20))] * 2] * 3, labels=None).shape
+    (38, 44, 3)
     """
     columns = max(len(row) for row in rows)
     tile_h = max(image.shape[0] for row in rows for image in row)

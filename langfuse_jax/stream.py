@@ -34,7 +34,12 @@ class Work:
 
 
 def program_pixels() -> float:
-    """How many pixels a canvas of its own has to save, to be worth it."""
+    """How many pixels a canvas of its own has to save, to be worth it.
+
+    Example::
+
+        plan(sizes, limit=4, worth=program_pixels())
+    """
     return _PROGRAM_PIXELS.get(jax.default_backend(), _PROGRAM_PIXELS_ELSEWHERE)
 
 
@@ -58,6 +63,17 @@ def fuse_stream(
     once, beside the others. More canvases are added for images that fit on none. A batch that is not full at the end is
     filled up by copies. There are at no time more in memory than about three batches of each canvas, and a few images
     for each thread.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> def read(seed):
+    ...     visible, infrared = night_scene(32, 40, seed)
+    ...     return np.float32(visible[..., 1]) / 255, None, np.float32(infrared) / 255
+    >>> fused = {}
+    >>> def write(seed, sources, image):
+    ...     fused[seed] = image.shape
+    >>> work = fuse_stream(Fuser.load(), range(2), read, write, canvases={(32, 40): 2}, threads=1, failed=print)
+    >>> dict(work.images), sorted(fused.items())
+    ({(32, 40): 2}, [(0, (32, 40)), (1, (32, 40))])
     """
     work = Work()
     with (
@@ -69,7 +85,7 @@ def fuse_stream(
         programs = _Programs(fuser, canvases, batch_size, compilers)
         decoded = _decoded(ahead(readers, read, jobs, 2 * threads), failed)
         batches = _batches(decoded, fuser, programs)
-        writing = deque()
+        writing: deque[Future] = deque()
         for items, fused in _computed(batches, fuser, programs, work):
             for (job, sources), image in zip(items, fused, strict=False):  # the copies at the end have no item
                 if len(writing) > 2 * threads:
@@ -125,7 +141,7 @@ def _decoded(ahead, failed):
 
 def _batches(decoded, fuser, programs):
     """(canvas, items) whenever a canvas has a batch of items, and in the end what is left."""
-    waiting = {}
+    waiting: dict[Size, list] = {}
     for item in decoded:
         canvas = programs.canvas(fuser.extended_size(item[1][0].shape))
         items = waiting.setdefault(canvas, [])
@@ -137,7 +153,7 @@ def _batches(decoded, fuser, programs):
 
 def _computed(batches, fuser, programs, work):
     """(items, fused canvases) of each batch; the device has the next one before this one is waited for."""
-    running = deque()
+    running: deque[tuple] = deque()
     for canvas, items in batches:
         copies = [items[-1]] * (programs.batch(canvas) - len(items))
         visible, infrared = ([fuser.extend(item[1][i]) for item in items + copies] for i in (0, 2))

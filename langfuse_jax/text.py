@@ -32,6 +32,14 @@ class TextEmbeddings:
       fingerprint: `Clip.fingerprint` of it.
       prompts: the prompts of each role, `{"visible": (...), "infrared": (...), "goal": (...)}`.
       visible, infrared, goal: unit vectors (d,), float32.
+
+    >>> prompts = {"visible": ("a photo",), "infrared": ("heat",), "goal": ("both",)}
+    >>> text = TextEmbeddings("mine", "0123456789ab", prompts, *np.eye(2, dtype=np.float32), np.float32([0.6, 0.8]))
+    >>> {roles: round(cosine, 3) for roles, cosine in text.cosines().items()}
+    {('visible', 'infrared'): 0.0, ('visible', 'goal'): 0.6, ('infrared', 'goal'): 0.8}
+    >>> text.save("text.npz")
+    >>> TextEmbeddings.load("text.npz").prompts["goal"]
+    ('both',)
     """
 
     model: str
@@ -89,6 +97,11 @@ def embed(
     """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
 
     Raises UserError for a role without a prompt, an empty prompt and one longer than the CLIP reads.
+
+    >>> from langfuse_jax import Clip
+    >>> text = embed(Clip.load(), goal=["a sharp image", "bright people"])
+    >>> text.prompts["goal"], round(float(np.linalg.norm(text.goal)), 4)
+    (('a sharp image', 'bright people'), 1.0)
     """
     prompts = {"visible": tuple(visible), "infrared": tuple(infrared), "goal": tuple(goal)}
     vectors = {}

@@ -28,8 +28,13 @@ def pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 def ahead(
     workers: ThreadPoolExecutor, function: Callable, jobs: Iterable[Job], depth: int
 ) -> Iterator[tuple[Job, Future]]:
-    """(job, future of function(job)) in the order of the jobs, with `depth` of them begun ahead of time."""
-    begun = deque()
+    """(job, future of function(job)) in the order of the jobs, with `depth` of them begun ahead of time.
+
+    >>> with pool(2) as workers:
+    ...     [(job, future.result()) for job, future in ahead(workers, abs, [-1, -2], depth=1)]
+    [(-1, 1), (-2, 2)]
+    """
+    begun: deque[tuple[Job, Future]] = deque()
     for job in jobs:
         begun.append((job, workers.submit(function, job)))
         if len(begun) > depth:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -40,7 +40,7 @@ class Source(NamedTuple):
     path: Path
     frames: Iterator
     rate: Fraction | None
-    count: int | None
+    count: int | None  # type: ignore[assignment]  # hides the method of tuples
     colours: dict
 
 
@@ -198,7 +198,7 @@ def _rate(asked, visible, infrared):
         try:
             rate = Fraction(asked or _FPS)
         except (ValueError, ZeroDivisionError):
-            rate = 0
+            rate = Fraction(0)
         if not 0 < rate <= 1000:
             raise UserError(f"--fps {asked}: give frames per second, such as 25 or 30000/1001")
         return rate.limit_denominator(100000)
@@ -218,7 +218,7 @@ def _paired(visible, infrared):
 
     def read(number):
         nonlocal size
-        pair = [next(source.frames, None) for source in (visible, infrared)]
+        pair: list[Any] = [next(source.frames, None) for source in (visible, infrared)]
         ended = [source for source, frame in zip((visible, infrared), pair, strict=True) if frame is None]
         if len(ended) == 2 and number:
             return None

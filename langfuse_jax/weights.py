@@ -25,6 +25,12 @@ def save_fusion(folder: str | os.PathLike, params: dict, *, dtype: DTypeLike = n
 
     The tensors are flat, "params/decoder/..."; `metadata` is anything JSON can hold. Each file appears whole or not at
     all. Raises UserError for parameters that are not the network's or that `dtype` cannot hold (NaN, overflow).
+
+    >>> from langfuse_jax import Fuser
+    >>> save_fusion("model", Fuser.load().params, dtype=np.float16, metadata={"trained_on": "nothing"})
+    >>> params, metadata = load_fusion("model")
+    >>> metadata["trained_on"], params["params"]["decoder"]["head"]["bias"].shape
+    ('nothing', (1,))
     """
     if np.dtype(dtype) not in (np.float16, np.float32):
         raise UserError(f"dtype {np.dtype(dtype)}: fusion weights are saved as float16 or float32")
@@ -45,6 +51,11 @@ def load_fusion(folder: str | os.PathLike) -> tuple[dict, dict]:
 
     Raises UserError, naming the file, when one is missing, damaged or of another version, and naming the tensors when
     they are not exactly those of the network.
+
+    >>> from langfuse_jax import Fuser
+    >>> save_fusion("model", Fuser.load().params, metadata={"steps": 5900})
+    >>> load_fusion("model")[1]["steps"]
+    5900
     """
     tensors, description = Path(folder) / TENSORS, Path(folder) / METADATA
     for path in (tensors, description):

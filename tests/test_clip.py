@@ -146,6 +146,13 @@ def test_unknown_activation(own):
         Clip.load(own)
 
 
+def test_embeddings_without_a_length(own):
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | {"projection_dim": None}))
+    with pytest.raises(UserError, match="projection_dim is null"):
+        Clip.load(own)
+
+
 def test_no_such_folder_and_offline_hub(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         Clip.load(tmp_path / "nothing")

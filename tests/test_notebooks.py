@@ -1,6 +1,7 @@
 """The notebooks are kept without outputs, hold no logic, and run from the first cell to the last (mark `notebook`)."""
 
 import ast
+import configparser
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,15 @@ def test_notebook_is_clean(path):
     for cell in cells:
         if not cell["source"].startswith("!"):
             assert not any(isinstance(node, LOGIC) for node in ast.walk(ast.parse(cell["source"])))
+
+
+def test_install_cells_name_the_address_of_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(NOTEBOOKS[0].parents[1] / "setup.cfg")
+    address = f"REPOSITORY = {json.dumps(setup['metadata'].get('url', ''))}\n"
+    cells = [json.loads(path.read_text())["cells"] for path in NOTEBOOKS]
+    installs = {next(cell["source"] for cell in each if cell["cell_type"] == "code") for each in cells}
+    assert len(installs) == 1 and address in installs.pop()
 
 
 @pytest.mark.notebook

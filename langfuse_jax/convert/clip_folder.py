@@ -154,7 +154,7 @@ def _statistics(values, mean, std):
 def _tensors(folder, file):
     if file != _INDEX:
         return read_tensors(folder / file)
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for shard in _read(folder, file, lambda path: sorted(set(_json(path)["weight_map"].values()))):
         tensors |= read_tensors(folder / shard)
     return tensors

@@ -22,6 +22,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     Prefixes "module." of DistributedDataParallel are taken off. torch's pickles are read with weights_only: nothing in
     them is run. Raises UserError, naming the file, for one that is missing, damaged or not a state dict, and without
     torch.
+
+    Example::
+
+        {name: tensor.shape for name, tensor in read_tensors("encoder.pth").items()}
     """
     path = Path(path)
     if not path.is_file():
@@ -39,7 +43,12 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_torch(files: Mapping[str | Path, Mapping[str, np.ndarray]]) -> None:
-    """Writes torch state dicts, {path: {name: array}}: all of them, or none. Raises UserError, naming the path."""
+    """Writes torch state dicts, {path: {name: array}}: all of them, or none. Raises UserError, naming the path.
+
+    Example::
+
+        write_torch({"model.pth": {"weight": np.zeros((2, 3), np.float32)}})
+    """
     for path in files:
         torch = _torch(path)
         if Path(path).is_dir():

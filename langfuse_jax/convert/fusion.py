@@ -81,6 +81,11 @@ def fusion_from_torch(
 
     Raises UserError that lists source tensors without a use, parameters left unfilled and wrong shapes, all of them
     named by `origin` and file, and one that says so where encoder and decoder are swapped.
+
+    Example::
+
+        params = fusion_from_torch(read_tensors("encoder.pth"), read_tensors("decoder.pth"))
+        fused = FusionNet().apply(params, visible, infrared)
     """
     ours = {rule.source for rule in TABLE}
     tensors, swapped = (
@@ -98,12 +103,19 @@ def fusion_from_torch(
 
 
 def fusion_to_torch(params: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The published encoder and decoder state dicts, complete, of `FusionNet` parameters `{"params": ...}`."""
+    """The published encoder and decoder state dicts, complete, of `FusionNet` parameters `{"params": ...}`.
+
+    Example::
+
+        encoder, decoder = fusion_to_torch(Fuser.load("runs/mine").params)
+        write_torch({"encoder.pth": encoder, "decoder.pth": decoder})
+    """
     tensors = to_source(flatten_dict(params["params"], sep="/"), TABLE) | BUFFERS
-    return tuple(
+    encoder, decoder = (
         {name.removeprefix(file): value for name, value in tensors.items() if name.startswith(file)}
         for file in ("encoder.", "decoder.")
     )
+    return encoder, decoder
 
 
 def convert_fusion_command(args) -> int:

@@ -76,10 +76,11 @@ def to_flax(
         finite floating-point numbers; names the keys.
     """
     wanted = _sources(table, shapes)
-    ignored = [re.compile(pattern) for pattern in ignored]
-    flat, unknown, wrong, bad = {}, [], [], []
+    useless = [re.compile(pattern) for pattern in ignored]
+    flat: dict[str, np.ndarray] = {}
+    unknown, wrong, bad = [], [], []
     for name, tensor in tensors.items():
-        if any(pattern.fullmatch(name) for pattern in ignored):
+        if any(pattern.fullmatch(name) for pattern in useless):
             continue
         if name not in wanted:
             unknown.append(name)

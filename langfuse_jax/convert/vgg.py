@@ -53,6 +53,11 @@ def load_vgg19(path: str | Path) -> dict[str, dict[str, Array]]:
 
     The file is torchvision's or timm's vgg19, whole or without what comes after conv4_2, as
     `langfuse-jax convert vgg19` writes it. Raises UserError for a missing, damaged or other network's file.
+
+    Example::
+
+        params = load_vgg19("vgg19-dcbb9e9d.pth")
+        features = VGG19().apply({"params": params}, images)
     """
     image = jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32)
     tree = jax.eval_shape(VGG19().init, jax.random.key(0), image)["params"]
@@ -62,7 +67,12 @@ def load_vgg19(path: str | Path) -> dict[str, dict[str, Array]]:
 
 
 def save_vgg19(path: str | Path, params: Mapping[str, Any]) -> None:
-    """Writes a .safetensors file in torchvision's naming, for `load_vgg19`. Raises UserError for another suffix."""
+    """Writes a .safetensors file in torchvision's naming, for `load_vgg19`. Raises UserError for another suffix.
+
+    Example::
+
+        save_vgg19("vgg19.safetensors", load_vgg19("vgg19-dcbb9e9d.pth"))
+    """
     if Path(path).suffix != ".safetensors":
         raise UserError(f"--out {path}: VGG19 is kept in a .safetensors file; give a name that ends so")
     tensors = to_source(flatten_dict(params, sep="/"), TABLE)

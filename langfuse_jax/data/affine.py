@@ -18,6 +18,10 @@ def random_affine(
 
     Rotation and horizontal shear are uniform in +-degrees and +-shear (degrees), translation in +-translate_y of the
     side (vertical only), enlargement in `scale`: LDFusion's augmentation (arXiv 2402.16267).
+
+    >>> twice = random_affine(jax.random.key(0), 1, degrees=0.0, scale=(2.0, 2.0), shear=0.0)
+    >>> twice.shape, twice[0, :, :2].diagonal().tolist()
+    ((1, 2, 3), [0.5, 0.5])
     """
     keys = jax.random.split(key, 4)
     angle = jnp.deg2rad(jax.random.uniform(keys[0], (count,), minval=-degrees, maxval=degrees))
@@ -48,6 +52,11 @@ def sample_views(
         size: pixels a side of the output.
         centre: (n, 2) centres (y, x) of the windows in pixels; pixel i covers [i, i + 1).
         side: length of the windows in pixels.
+
+    >>> image, upright, middle = jnp.arange(16.0).reshape(4, 4, 1), jnp.eye(2, 3)[None], jnp.array([[2.0, 2.0]])
+    >>> views = jax.jit(sample_views, static_argnames="size")(image, upright, size=2, centre=middle, side=2.0)
+    >>> views[0, :, :, 0].tolist()
+    [[5.0, 6.0], [9.0, 10.0]]
     """
     h, w = image.shape[:2]
     axis = (jnp.arange(size) + 0.5) / size - 0.5

@@ -161,7 +161,7 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
 
 def batches(cameras: Sequence[Sequence[Scene]], rng: np.random.Generator, *, count: int, side: int) -> Iterator[Batch]:
     """Endless batches of `count` scenes, in turn from each camera however many pairs it has."""
-    orders = [[] for _ in cameras]
+    orders: list[list[int]] = [[] for _ in cameras]
     while True:
         examples = []
         for turn in range(count):

@@ -19,6 +19,11 @@ def find_parts(folder: str | os.PathLike) -> dict[str, tuple[Path, Path]]:
     Three layouts, whatever the case of the names: `visible/` and `infrared/` (or vi, vis; ir) with images; the same
     with `train/` and `test/` inside (LLVIP); or inside `train/` and `test/` (MSRS). Raises UserError, naming the
     folder, for anything else, and where two folders of one role lie side by side.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/train", 1, 48, 64)
+    >>> {part: [folder.name for folder in folders] for part, folders in find_parts("data").items()}
+    {'train': ['visible', 'infrared']}
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -45,13 +50,24 @@ def part_pairs(folder: str | os.PathLike, part: str) -> list[Pair]:
     """The pairs of one part of a folder, sorted by stem; all of them where the folder has no such part.
 
     Raises UserError as `find_parts`, and for an image without a partner.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data", 2, 48, 64)
+    >>> [pair.stem for pair in part_pairs("data", "test")]
+    ['0', '1']
     """
     parts = find_parts(folder)
     return paired(*parts.get(part, parts[next(iter(parts))]))
 
 
 def paired(visible: Path, infrared: Path) -> list[Pair]:
-    """All pairs of two folders, sorted by stem. Raises UserError for an image without a partner; see `match_pairs`."""
+    """All pairs of two folders, sorted by stem. Raises UserError for an image without a partner; see `match_pairs`.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("scenes", 2, 48, 64)
+    >>> [pair.stem for pair in paired(Path("scenes/visible"), Path("scenes/infrared"))]
+    ['0', '1']
+    """
     pairs, alone = match_pairs(visible, infrared)
     if alone:
         raise UserError(f"{alone[0]}: no image of that stem on the other side; add it or take this one away")

@@ -80,7 +80,7 @@ class TrainingData:
         self._size = batch_size // count
         self._batches = (
             order.map(scenes.__getitem__)
-            .random_map(lambda pair, rng: random_crop(*pair, crop, rng))[index::count]
+            .random_map(lambda pair, rng: random_crop(pair[0], pair[1], crop, rng))[index::count]
             .batch(self._size, drop_remainder=True)
         )
 
@@ -112,7 +112,7 @@ class BatchIterator(grain.DatasetIterator):
         super().__init__()
         self._data = data
         self._next = 0
-        self._opened = None
+        self._opened: grain.DatasetIterator | None = None
 
     def __next__(self) -> dict[str, Float[np.ndarray, "b s s 1"]]:
         if self._opened is None:

@@ -23,7 +23,7 @@ class Record(NamedTuple):
     stem: str
     folder: Path
     part: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples
 
 
 def is_prepared(folder: Path) -> bool:

@@ -17,18 +17,29 @@ from langfuse_jax.pairs import Pair, read_pair
 GrayPair = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
 
 
-def list_scenes(folder: str | Path, part: str = "train") -> list[Pair | Record]:
+def list_scenes(folder: str | Path, part: str = "train") -> Sequence[Pair | Record]:
     """The scenes of one part of a dataset, in order of their names, or all of them where it has no such part.
 
     The rule: a folder with `VERSION/dataset_info.json` inside is a dataset prepared by `langfuse-jax data build`, any
     other is a folder of pairs (`layouts.find_parts`). Raises UserError where it is neither, empty or unpaired.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads/train", 2, 48, 64)
+    >>> [scene.stem for scene in list_scenes("data/roads")]
+    ['0', '1']
     """
     folder = Path(folder)
     return prepared_records(folder, part) if is_prepared(folder) else part_pairs(folder, part)
 
 
 def read_scene(scene: Pair | Record) -> GrayPair:
-    """Visible luma and infrared in [0, 1]. Raises UserError, naming the files or the record."""
+    """Visible luma and infrared in [0, 1]. Raises UserError, naming the files or the record.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 1, 48, 64)
+    >>> [image.shape for image in read_scene(list_scenes("data/roads")[0])]
+    [(48, 64), (48, 64)]
+    """
     if isinstance(scene, Record):
         return read_record(scene)
     luma, _, infrared = read_pair(scene)
@@ -42,6 +53,12 @@ class Scenes(Sequence):
     as in a shuffled epoch every scene is as likely to be next. The place of a scene that cannot be read is taken by the
     next one that can, so that batches stay full and reproducible; it is named on stderr, and when there are more than
     `max_unreadable` of them UserError is raised. Each reading process keeps its own memory and its own count.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 2, 48, 64)
+    >>> scenes = Scenes(list_scenes("data/roads"))
+    >>> len(scenes), scenes[1][0].shape, scenes.name(1)
+    (2, (48, 64), 'data/roads/visible/1')
     """
 
     def __init__(self, scenes: Sequence[Pair | Record], *, cache_mb: int = 1024, max_unreadable: int = 0):
@@ -66,7 +83,7 @@ class Scenes(Sequence):
     def __len__(self) -> int:
         return len(self._scenes)
 
-    def __getitem__(self, index: int) -> GrayPair:
+    def __getitem__(self, index: int) -> GrayPair:  # type: ignore[override]  # no slices
         return self._read(index)[1]
 
     def name(self, index: int) -> str:

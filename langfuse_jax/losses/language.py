@@ -8,7 +8,11 @@ _NO_LENGTH = 1e-14
 
 
 def unit(x: Float[Array, "*any d"]) -> Float[Array, "*any d"]:
-    """Vectors at unit length; a vector without length stays 0, and so does its gradient."""
+    """Vectors at unit length; a vector without length stays 0, and so does its gradient.
+
+    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     has_direction = squared > _NO_LENGTH
     # The inner `where` keeps the gradient of the branch not taken finite.
@@ -67,5 +71,9 @@ def similarity_loss(
 
     Returns:
         (b,) losses in [0, 2]; the regularisation of LDFusion (arXiv 2402.16267).
+
+    >>> visible, infrared = jnp.eye(2)[:, None]
+    >>> similarity_loss(visible, visible, infrared).tolist()
+    [0.5]
     """
     return _distance(fused, visible) + _distance(fused, infrared)

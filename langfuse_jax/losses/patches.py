@@ -14,6 +14,9 @@ def entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
 
     Returns:
         (b,) bits in [0, 8]; 0 for a constant image and for one with no value inside [0, 1].
+
+    >>> entropy(jnp.array([0.0, 0.25, 0.5, 0.75]).reshape(1, 2, 2, 1)).tolist()
+    [2.0]
     """
     b = images.shape[0]
     values = images.reshape(b, -1)
@@ -27,5 +30,10 @@ def entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
 def informative(
     visible: Float[Array, "n h w 1"], infrared: Float[Array, "n h w 1"], *, threshold: float = 6.0
 ) -> Bool[Array, " n"]:
-    """True for a patch whose entropy is above `threshold` bits in BOTH sources ((n, h, w, 1) in [0, 1] each)."""
+    """True for a patch whose entropy is above `threshold` bits in BOTH sources ((n, h, w, 1) in [0, 1] each).
+
+    >>> flat, busy = jnp.full((1, 4, 4, 1), 0.5), jnp.linspace(0, 1, 16).reshape(1, 4, 4, 1)
+    >>> [informative(busy, infrared, threshold=3.0).tolist() for infrared in (flat, busy)]
+    [[False], [True]]
+    """
     return (entropy(visible) > threshold) & (entropy(infrared) > threshold)

@@ -1,6 +1,8 @@
 """The perceptual term: features of the fused image against the elementwise maximum of the sources' features."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +35,15 @@ def perceptual_loss(
 
     Returns:
         A float32 scalar, as in LDFusion (arXiv 2402.16267). The sources are constants to the gradient.
+
+    >>> dark, bright = jnp.full((1, 32, 32, 1), 0.25), jnp.full((1, 32, 32, 1), 0.5)
+    >>> [float(perceptual_loss(lambda images: [images], fused, dark, bright)) for fused in (dark, bright)]
+    [0.0625, 0.0]
     """
     sources = jax.lax.stop_gradient((features(visible), features(infrared)))
     maps = zip(features(fused), *sources, strict=True)
     # Differences in the features' own dtype, their mean in float32.
-    return sum(jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps)
+    return reduce(add, [jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps])
 
 
 def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
@@ -53,6 +59,10 @@ def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
 
     Returns:
         One (b, h', w', 1) array per octave, band and sign, finest first.
+
+    >>> maps = jax.eval_shape(feature_bank, jnp.zeros((1, 32, 48, 1)))
+    >>> len(maps), maps[0].shape, maps[-1].shape
+    (32, (1, 32, 47, 1), (1, 1, 2, 1))
     """
     maps = []
     level = images

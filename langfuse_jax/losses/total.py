@@ -1,6 +1,8 @@
 """The published sum of the four terms."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -36,6 +38,12 @@ def total_loss(
 
     Returns:
         The scalar total and the four unweighted terms by name.
+
+    >>> visible, infrared, goal = jnp.eye(3)[:, None]
+    >>> words = {"text_visible": visible, "text_infrared": infrared, "text_goal": goal}
+    >>> total, terms = total_loss(goal, visible, infrared, goal, jnp.ones(1), **words)
+    >>> round(float(total), 3), {name: round(float(term), 3) for name, term in terms.items()}
+    (6.0, {'whole': 0.0, 'patch': 0.0, 'similarity': 1.0, 'perceptual': 0.0})
     """
     texts = {"text_goal": text_goal, "text_visible": text_visible, "text_infrared": text_infrared}
     patches = fused_patches.shape[0] // fused.shape[0]
@@ -48,4 +56,4 @@ def total_loss(
         "similarity": similarity_loss(fused, visible, infrared).mean(),
         "perceptual": jnp.asarray(perceptual),
     }
-    return sum(weights[name] * term for name, term in terms.items()), terms
+    return reduce(add, [weights[name] * term for name, term in terms.items()]), terms

@@ -15,6 +15,10 @@ def standard_deviation(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Fl
 
     Range [0, 127.5], higher is better; 0 for a constant image. Noise and saturation raise it. Rao, Meas. Sci. Technol.
     1997. The same in all published scripts (VIFB calls it variance).
+
+    >>> stripes = jnp.array([[[0, 10], [0, 10]]])
+    >>> standard_deviation(stripes).tolist()
+    [5.0]
     """
     (fused,) = gray(sizes, fused)
     return jnp.sqrt(mean(jnp.square(centred(fused, sizes)), sizes))
@@ -29,15 +33,19 @@ def spatial_frequency(
     The means are over the differences there are; in "vifb" both sums are divided by h w (0.1 to 0.2 % lower).
     Range [0, 361], higher is better; 0 for a constant image. Noise raises it. Eskicioglu and Fisher, IEEE Trans.
     Commun. 1995.
+
+    >>> stripes = jnp.array([[[0, 10], [0, 10]]])
+    >>> spatial_frequency(stripes).tolist()
+    [10.0]
     """
     (fused,) = gray(sizes, fused)
     maps = ((jnp.diff(fused, axis=2), 0, 1), (jnp.diff(fused, axis=1), 1, 0))
-    power = 0
+    powers = []
     for difference, rows, columns in maps:
         left = None if sizes is None else jnp.maximum(sizes - jnp.array([rows, columns]), 0)
         n = pixels(fused, sizes) if convention == "vifb" else jnp.maximum(pixels(difference, left), 1)
-        power += total(jnp.square(difference), left) / n
-    return jnp.sqrt(power)
+        powers.append(total(jnp.square(difference), left) / n)
+    return jnp.sqrt(sum(powers))
 
 
 @partial(jax.jit, static_argnames="convention")
@@ -49,6 +57,10 @@ def average_gradient(
     In "tang" and "vifb" the sum is divided by (h - 1)(w - 1), not h w (0.4 to 0.7 % higher).
     Range [0, 255], higher is better; 0 for a constant image and along a side of one pixel. Noise raises it.
     Cui et al., Opt. Commun. 2015.
+
+    >>> stripes = jnp.array([[[0, 10], [0, 10]]])
+    >>> round(average_gradient(stripes).item(), 3)
+    7.071
     """
     (fused,) = gray(sizes, fused)
     gradients = (slope(fused, sizes, axis) for axis in (1, 2))
@@ -65,6 +77,10 @@ def edge_intensity(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[
 
     Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya, Int. J. Eng.
     Sci. Invent. 2018. Equals VIFB's script; the same in every convention.
+
+    >>> stripes = jnp.array([[[0, 10], [0, 10]]])
+    >>> edge_intensity(stripes).tolist()
+    [40.0]
     """
     (fused,) = gray(sizes, fused)
     x, y = sobel(padded(fused, sizes, 1))

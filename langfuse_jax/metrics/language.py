@@ -4,7 +4,7 @@ These are scores of one CLIP and three sentences: compare them only where both a
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,12 @@ def language_scores(
 
     Returns:
         (b,) scores by name, in the order of `LANGUAGE_SCORES`. A vector without length has cosine 0.
+
+    >>> visible, infrared, goal = jnp.eye(3)
+    >>> words = {"text_goal": goal, "text_visible": visible, "text_infrared": infrared}
+    >>> scores = language_scores(goal[None], visible[None], infrared[None], **words)
+    >>> {name: score.round(3).item() for name, score in scores.items()}
+    {'LDL': 0.0, 'cos_goal': 1.0, 'cos_visible': 0.0, 'cos_infrared': 0.0}
     """
     texts = {"text_goal": text_goal, "text_visible": text_visible, "text_infrared": text_infrared}
     direction = unit(fused)
@@ -75,6 +81,11 @@ def embed_images(
 
     Each is resized to the tower's square, bilinear without antialiasing, and seen as gray RGB. `sizes` are the true
     heights and widths of images that lie in the top-left corners of larger canvases; what is beyond has no effect.
+
+    >>> from langfuse_jax import Clip
+    >>> clip = Clip.load()
+    >>> embed_images(clip.vision, clip.params["vision"], jnp.zeros((1, 40, 60))).shape == (1, clip.vision.embedding)
+    True
     """
     b, h, w = images.shape
     if sizes is None:
@@ -82,7 +93,7 @@ def embed_images(
     rows = jax.vmap(partial(_sampling, vision.image_size, h))(sizes[:, 0])
     columns = jax.vmap(partial(_sampling, vision.image_size, w))(sizes[:, 1])
     squares = rows @ (images / 255.0) @ columns.swapaxes(1, 2)
-    return vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1))
+    return cast(Array, vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1)))
 
 
 def _sampling(side, length, true_length):

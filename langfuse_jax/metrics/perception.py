@@ -24,6 +24,11 @@ def chen_blum(
     no contrast: agreement is 1 with another constant one, else 0. The stretch hides changes of brightness and contrast.
     Equals VIFB's script (which gives NaN for constants); the same in every convention. Chen and Blum, Image Vis.
     Comput. 2009.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
+    >>> [round(chen_blum(fused, image, image).item(), 3) for fused in (image, image // 2)]
+    [1.0, 0.943]
     """
     images = [_stretched(x, sizes) for x in gray(sizes, fused, visible, infrared)]
     f, a, b = (_masked_contrast(x, sizes) for x in images)
@@ -48,9 +53,14 @@ def chen_varshney(
     Range [0, 65025], lower is better; 0 for identical images and where no source has an edge. Unreliable: the fifth
     power lets few blocks decide. Equals VIFB's script (its real part); the same in every convention. Chen and Varshney,
     Inf. Fusion 2007.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
+    >>> [round(chen_varshney(fused, image, image).item(), 1) for fused in (image, image // 2)]
+    [0.0, 0.5]
     """
     f, v, i = (_stretched(x, sizes) for x in gray(sizes, fused, visible, infrared))
-    above = below = 0
+    above = below = jnp.zeros(fused.shape[0], f.dtype)
     for source in (v, i):
         x, y = sobel(jnp.pad(source, ((0, 0), (1, 1), (1, 1))))
         power = (x * x + y * y) / 255**2  # scaled: a fifth power strains float32

@@ -36,6 +36,11 @@ def structural_similarity(
     Range [-2, 2] ("tang" [-1, 1]), higher is better; identical images give the maximum, constant ones too where their
     levels agree. Unreliable with L = 2 or 1 on 0-255 data ("cddfuse", "tang"): the constants all but vanish, so noise
     in flat areas decides. Needs as many pixels a side as the window. Wang et al., IEEE Trans. Image Process. 2004.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
+    >>> [round(structural_similarity(fused, image, image).item(), 3) for fused in (image, image // 2)]
+    [2.0, 1.269]
     """
     images = gray(sizes, fused, visible, infrared)
     window = gaussian(11, 1.5) if convention in ("tang", "vifb") else uniform(7)
@@ -47,7 +52,7 @@ def structural_similarity(
     n = len(window) ** 2
     correction = 1 if convention in ("tang", "vifb") else n / (n - 1)
     span = {"cddfuse": 2, "tang": 1}.get(convention, 255)
-    means, variances, covariances = triple_moments(*images, window)
+    means, variances, covariances = triple_moments(images[0], images[1], images[2], window)
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
 
     def similarity(source):
@@ -77,9 +82,14 @@ def multi_scale_structural_similarity(
     without a luminance term. Range [0, 1], higher is better; 1 for identical and for constant images; a negative scale
     counts as 0. Needs 44 pixels a side. Equals Tang's script; not comparable with the five-scale MS-SSIM of Wang et al.
     that other papers quote. The same in every convention. Ma, Zeng and Wang, IEEE Trans. Image Process. 2015.
+
+    >>> from langfuse_jax.example import night_scene
+    >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
+    >>> [round(multi_scale_structural_similarity(fused, image, image).item(), 3) for fused in (image, image // 2)]
+    [1.0, 0.834]
     """
     images = gray(sizes, fused, visible, infrared)
-    score = 1.0
+    score = jnp.ones(fused.shape[0], images[0].dtype)
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         if scale:
             images = tuple(_half(x, sizes) for x in images)

@@ -29,7 +29,11 @@ USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 
 
 class Metric(NamedTuple):
-    """One metric: its function and how to read it."""
+    """One metric: its function and how to read it.
+
+    >>> METRICS["MSE"].title, METRICS["MSE"].higher_is_better, METRICS["SSIM"].least
+    ('mean squared error', False, 11)
+    """
 
     function: Callable[..., Array]
     higher_is_better: bool
@@ -104,6 +108,11 @@ def evaluate(
     Raises:
         UserError: for an unknown metric or convention, images that differ in size or are not (b, h, w) or (h, w), and
             images too small for a metric asked for.
+
+    >>> visible, infrared = np.float32([[0, 20], [0, 20]]), np.float32([[0, 0], [20, 20]])
+    >>> scores = evaluate((visible + infrared) / 2, visible, infrared, metrics=("SD", "CC", "SCD"))
+    >>> {name: round(value, 3) for name, value in scores.items()}
+    {'SD': 7.071, 'CC': 0.707, 'SCD': 1.414}
     """
     for name in metrics:
         if name not in METRICS:

@@ -50,7 +50,7 @@ def meyer_transform(image: Float[Array, "b h w"], sizes: Sizes) -> tuple[Float[A
         place = jnp.where(at < half, at, at - half)[:, None]
         source = (2 * place + 1 - jnp.arange(taps)) % (2 * n)
         source = jnp.minimum(source, 2 * n - 1 - source)
-        weights = jnp.where(at[:, None] < half, *(jnp.asarray(x, image.dtype) for x in (first, second)))
+        weights = jnp.where(at[:, None] < half, jnp.asarray(first, image.dtype), jnp.asarray(second, image.dtype))
         matrix = jnp.zeros((at.size, length), image.dtype).at[at[:, None], source].add(weights)
         return matrix, jnp.sum(weights, axis=1)
 

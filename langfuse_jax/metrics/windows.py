@@ -5,6 +5,7 @@ on 0-255 data. Sums of shifted images: an order of magnitude faster on a CPU tha
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def triple_moments(
     """Of each window: means and variances of fused, visible, infrared; covariances of fused with visible, infrared."""
     b, taps = fused.shape[0], len(weights)
     means = jnp.concatenate([fused, visible, infrared])
-    moments = None
+    moments: Any = None  # none within single pixels
     for axis in (1, 2):
         shifts = _shifts(means, taps, axis)
         means = _weighted(shifts, weights)

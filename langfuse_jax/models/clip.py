@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "gelu": partial(nn.gelu, approximate=False),
 }
@@ -160,8 +160,16 @@ def towers(
     *,
     dtype: DTypeLike = jnp.float32,
 ) -> tuple[VisionTower, TextTower]:
-    """The two modules that a transformers CLIPConfig describes. Raises UserError for what they cannot express."""
-    vision, text = config.vision_config, config.text_config
+    """The two modules that a transformers CLIPConfig describes. Raises UserError for what they cannot express.
+
+    >>> vision, text = towers(CLIPConfig())
+    >>> vision.image_size, vision.patch_size, text.length, text.embedding
+    (224, 32, 77, 512)
+    """
+    vision: Any = config.vision_config  # transformers also allows for dictionaries and None
+    text: Any = config.text_config
+    if config.projection_dim is None:
+        raise UserError("config.json: projection_dim is null; give the length of the embeddings")
     for part in (vision, text):
         if part.hidden_act not in _ACTIVATIONS:
             raise UserError(
@@ -207,6 +215,10 @@ def in_compute_dtype(params: Mapping[str, Any], dtype: DTypeLike) -> dict[str, A
     """A tower's parameters as constants of a tower of that `dtype`: the matrices that it casts anyway, cast once.
 
     Embeddings of images are the same to the last bit; norms, positions and the projection stay float32.
+
+    >>> params = {"block_0": {"fc1": {"kernel": jnp.ones((2, 2))}}, "post_norm": {"scale": jnp.ones(2)}}
+    >>> [x.dtype.name for x in jax.tree.leaves(in_compute_dtype(params, jnp.bfloat16))]
+    ['bfloat16', 'float32']
     """
 
     def cast(path, leaf):
@@ -216,7 +228,12 @@ def in_compute_dtype(params: Mapping[str, Any], dtype: DTypeLike) -> dict[str, A
 
 
 def init_params(vision: VisionTower, text: TextTower, key: Array) -> dict[str, Any]:
-    """Fresh parameters `{"vision", "text", "logit_scale"}` of two towers."""
+    """Fresh parameters `{"vision", "text", "logit_scale"}` of two towers.
+
+    >>> params = jax.eval_shape(partial(init_params, *towers(CLIPConfig())), jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    151277313
+    """
     vision_key, text_key = jax.random.split(key)
     image = jnp.zeros((1, vision.image_size, vision.image_size, 3))
     return {
@@ -244,6 +261,12 @@ class Clip:
       text: module, (b, n) token ids -> (b, d).
       params: `{"vision", "text", "logit_scale"}`, float32.
       tokenizer: transformers' CLIPTokenizer.
+
+    >>> clip = Clip.load()
+    >>> words = clip.encode_text(["an infrared image", "a clear image"])
+    >>> pictures = clip.encode_image(np.full((1, 32, 32, 3), 0.5, np.float32))
+    >>> words.shape[0], pictures.shape[0], words.shape[1] == pictures.shape[1] == clip.vision.embedding
+    (2, 1, True)
     """
 
     name: str
@@ -263,6 +286,11 @@ class Clip:
 
         Raises:
           UserError: a file is missing or unreadable, a hub id cannot be fetched, or a tensor is left over or missing.
+
+        Example::
+
+            Clip.load()  # the compact one
+            Clip.load("openai/clip-vit-base-patch32", dtype=jnp.bfloat16)
         """
         if name_or_path is None and not (COMPACT / "config.json").is_file():
             raise UserError(f"{COMPACT} has no CLIP; make one with `langfuse-jax train-clip` or give --clip")

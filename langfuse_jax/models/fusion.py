@@ -36,6 +36,12 @@ class FusionNet(nn.Module):
     With `sizes` (b, 2), integers that may be traced, the inputs are canvases: sample i is the top-left `sizes[i]` =
     (height, width) pixels of them, at least 32 each. It is fused as it would be alone, whatever is outside; the result
     is zero there.
+
+    >>> import jax
+    >>> image = jax.ShapeDtypeStruct((1, 48, 64, 1), jnp.float32)
+    >>> fused, params = jax.eval_shape(FusionNet().init_with_output, jax.random.key(0), image, image)
+    >>> fused.shape, sum(leaf.size for leaf in jax.tree.leaves(params))
+    ((1, 48, 64, 1), 5776977)
     """
 
     dtype: DTypeLike = jnp.float32

@@ -22,6 +22,11 @@ class VGG19(nn.Module):
     Images are (b, h, w, c) in [0, 1], at least 8 pixels a side, WITHOUT ImageNet's mean and std, as LDFusion has it;
     one channel is repeated to three. The features are (b, h/2, w/2, 128), (b, h/4, w/4, 256) and (b, h/8, w/8, 512),
     sides rounded down, in `dtype`, as is all arithmetic. Parameters come from `convert.vgg.load_vgg19`.
+
+    >>> import jax
+    >>> image = jax.ShapeDtypeStruct((1, 32, 48, 1), jnp.float32)
+    >>> [x.shape for x in jax.eval_shape(VGG19().init_with_output, jax.random.key(0), image)[0]]
+    [(1, 16, 24, 128), (1, 8, 12, 256), (1, 4, 6, 512)]
     """
 
     dtype: DTypeLike = jnp.float32
@@ -38,7 +43,8 @@ class VGG19(nn.Module):
                 x = nn.relu(_Conv(channels, self.dtype, name=layer)(x))
                 if keep:
                     features.append(x)
-        return tuple(features)
+        conv2_1, conv3_1, conv4_2 = features
+        return conv2_1, conv3_1, conv4_2
 
 
 class _Conv(nn.Module):

@@ -64,7 +64,7 @@ def winograd_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "5 
     # Tap p of 3 and parity q of 2 are row 4 - 2 p + q of the kernel: 6 rows, of which the last is zero.
     weights = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0))).reshape(3, 2, 3, 2, c, d)
     weights = weights[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)  # row tap, column tap, c, row and column parity, d
-    weights = (G @ weights.reshape(3, -1)).reshape(6, 1, 3, c, 4 * d)
+    weights = (jnp.asarray(G) @ weights.reshape(3, -1)).reshape(6, 1, 3, c, 4 * d)
     products = [
         # A row and a column of zeros more than needed: the fast path of XLA:CPU is for padded convolutions.
         lax.conv_general_dilated(band, weight, (1, 1), ((0, 1), (0, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))[

@@ -136,8 +136,10 @@ def save(
             )
             manager.wait_until_finished()
             _check_space(manager.directory, state)
-            finite = validation_loss is not None and math.isfinite(validation_loss)
-            manager.save(step, args=arguments, metrics={_METRIC: float(validation_loss)} if finite else {})
+            metrics = {}
+            if validation_loss is not None and math.isfinite(validation_loss):
+                metrics[_METRIC] = float(validation_loss)
+            manager.save(step, args=arguments, metrics=metrics)
         if wait:
             manager.wait_until_finished()
 

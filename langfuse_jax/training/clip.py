@@ -10,6 +10,7 @@ import threading
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +138,8 @@ def train(config, tokenizer, architecture, cameras):
 
 def _prefetched(stream, count):
     """The first `count` items of a stream, made ahead by a thread of its own."""
-    ready, failed = queue.Queue(maxsize=4), []
+    ready: queue.Queue = queue.Queue(maxsize=4)
+    failed: list[BaseException] = []
 
     def work():
         try:
@@ -160,7 +162,8 @@ def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
     save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
     architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
     architecture.save_pretrained(folder)
-    preprocessing = {"image_mean": MEAN, "image_std": STD, "size": architecture.vision_config.image_size}
+    vision: Any = architecture.vision_config
+    preprocessing = {"image_mean": MEAN, "image_std": STD, "size": vision.image_size}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     save_tokenizer(tokenizer, folder)
 
@@ -175,8 +178,8 @@ def train_clip_command(args, rest) -> int:
     out = Path(args.out)
     make_folder(out)  # before the minutes of training, not after
     params = train(config, tokenizer, architecture, cameras)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".") as temporary:
-        temporary = Path(temporary)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
+        temporary = Path(name)
         save(temporary, params, architecture, tokenizer)
         report = evaluate(Clip.load(temporary), held_out)
         (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -1,6 +1,8 @@
 """The loss of the compact CLIP: sentences against images, absolutely and as directions, and concepts named by heads."""
 
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -144,13 +146,13 @@ def clip_loss(
         {"params": params["vision"]}, gray, mutable=["intermediates"], capture_intermediates=lambda m, _: m.name == last
     )
     image, tokens = unit(image), unit(captured["intermediates"][last]["__call__"][0][:, 1:])
-    sentence = unit(text.apply({"params": params["text"]}, ids))
+    sentence = unit(cast(Array, text.apply({"params": params["text"]}, ids)))
     heads = params["heads"]
     logits = jnp.exp(params["logit_scale"]) * image @ sentence.T + heads["bias"]
 
     scenes = image.reshape(-1, per_scene, image.shape[-1])
     seen = truth.reshape(-1, per_scene, truth.shape[-1])[:, 2:].reshape(-1, truth.shape[-1])
-    direction = 0.0
+    direction = jnp.zeros(())
     for offset in (0, shift):
         cosines = directional_cosines(
             scenes[:, 2:],
@@ -178,4 +180,4 @@ def clip_loss(
         "token_heads": token_loss(12 * tokens @ heads["token"] + heads["token_bias"], known),
         "text_heads": balanced_sigmoid_loss(8 * sentence @ heads["text"] + heads["text_bias"], claims.astype(jnp.int8)),
     }
-    return sum(weights[name] * term for name, term in terms.items()), terms
+    return reduce(add, [weights[name] * term for name, term in terms.items()]), terms

@@ -38,26 +38,27 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     patches of every kind against the whole sources.
     """
     rng, size = np.random.default_rng(1), clip.vision.image_size
-    patches, known, kinds, owner = [], [], [], []
+    patches, labels, names_of, numbers = [], [], [], []
     wholes = []
     for number, scene in enumerate(scenes):
         wholes.append(_whole(scene, size))
         for _ in range(WINDOWS):
             window = cut(scene, rng, size, smallest=112.0, largest=224.0)
             hot = float((window[-1] > 0.5).mean())
-            examples = [(variant, patch, None) for variant, patch in zip(VARIANTS, window, strict=False)]
+            examples: list[tuple] = [(variant, patch, None) for variant, patch in zip(VARIANTS, window, strict=False)]
             for failure in FAILURES:
                 variant = ("visible", "goal", "goal_strong")[rng.integers(3)]
                 examples.append((variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure))
             for variant, patch, failure in examples:
                 patches.append(patch)
-                known.append(facts(variant, patch, failure=failure, targets=hot))
-                kinds.append(failure or variant)
-                owner.append(number)
-    image, known, kinds, owner = _encode(clip, np.stack(patches)), np.stack(known), np.array(kinds), np.array(owner)
+                labels.append(facts(variant, patch, failure=failure, targets=hot))
+                names_of.append(failure or variant)
+                numbers.append(number)
+    image, known = _encode(clip, np.stack(patches)), np.stack(labels)
+    kinds, owner = np.array(names_of), np.array(numbers)
     sentences = reference_sentences()
     texts = dict(zip(sentences, _unit(np.asarray(clip.encode_text(list(sentences.values())))), strict=True))
-    report = {"windows": len(scenes) * WINDOWS, "fingerprint": clip.fingerprint}
+    report: dict[str, Any] = {"windows": len(scenes) * WINDOWS, "fingerprint": clip.fingerprint}
 
     source = np.isin(kinds, ("visible", "infrared"))
     modality = image @ (texts["infrared"] - texts["visible"])
@@ -80,7 +81,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     report["largest_cosine"] = max(report["cosines"].values())
 
     whole = _encode(clip, np.concatenate(wholes)).reshape(len(scenes), 2, -1)[owner]
-    loss = 1.0
+    loss: Any = 1.0
     for index, text in ((0, default.visible), (1, default.infrared)):
         loss = loss - 0.5 * _unit(image - whole[:, index] + 1e-9) @ _unit(default.goal - text)
     by_kind = {kind: float(loss[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}

@@ -14,7 +14,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, learnt until every (lower-case ASCII) word is one token."""
     pieces = [[*word[:-1], f"{word[-1]}</w>"] for word in sorted(set(words))]
-    merges = []
+    merges: list[tuple[str, str]] = []
     while True:
         pairs = Counter(pair for word in pieces for pair in pairwise(word))
         if not pairs:
@@ -25,7 +25,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _merge(word, pair):
-    merged = []
+    merged: list[str] = []
     for piece in word:
         if merged and (merged[-1], piece) == pair:
             merged[-1] += piece
@@ -48,7 +48,7 @@ def make_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
     tokens += [token for token in dict.fromkeys("".join(pair) for pair in merges) if token not in set(tokens)]
     tokens += [START, END]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)  # type: ignore[arg-type]  # pairs
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

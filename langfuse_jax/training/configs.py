@@ -1,5 +1,6 @@
 """Configs: Python files with `get_config()`, and overrides given as flags."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict, config_flags
 from langfuse_jax.errors import UserError
 
 
-def load_config(path: str, overrides: list[str] = ()) -> ConfigDict:
+def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """The locked ConfigDict of `path`, with overrides such as `--config.batch_size=4` applied.
 
     Raises UserError for a missing file, an unknown key, a value of the wrong type and any other flag.

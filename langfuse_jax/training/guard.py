@@ -20,7 +20,7 @@ class Guard:
 
     def __init__(self, limit: int, *, names: Callable[[int], list[str]], last_checkpoint: Callable[[], str | None]):
         self._limit, self._names, self._last_checkpoint = limit, names, last_checkpoint
-        self._pending = None
+        self._pending: tuple[int, Array] | None = None
 
     def watch(self, step: int, skipped_in_a_row: Array) -> None:
         """Takes what the step just dispatched counts, and looks at the step before. Raises as `look`."""

@@ -25,8 +25,8 @@ class TrainingLog:
 
     def __init__(self, workdir: Path | None, start: int, total: int):
         self._quiet = workdir is None
-        self._pending = None
-        if self._quiet:
+        self._pending: tuple | None = None
+        if workdir is None:
             return
         path = workdir / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []

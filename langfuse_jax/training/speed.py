@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -48,7 +49,8 @@ def step_flops(
     image = jax.ShapeDtypeStruct((1, crop, crop, 1), "float32")
     batch = {"visible": image, "infrared": image}
     lowered = jax.jit(gradient).lower(params, batch, jax.random.key(0), frozen)
-    return batch_size * lowered.cost_analysis()["flops"]
+    cost: Any = lowered.cost_analysis()
+    return batch_size * cost["flops"]
 
 
 class Speed:
@@ -62,7 +64,7 @@ class Speed:
 
     def __init__(self, batch_size: int, flops: float | None = None, peak: float | None = None):
         self._batch_size, self._utilisation = batch_size, flops / peak if flops and peak else None
-        self._since = None
+        self._since: float | None = None
         self._steps, self._waited = 0, 0.0
 
     def waiting(self, iterator: Iterator) -> Iterator:

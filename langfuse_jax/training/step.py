@@ -17,8 +17,7 @@ from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """What a step changes: the step count, the fusion parameters, the optimizer's state, and maybe their average."""
 
     step: PyTree  # a scalar; JAX also builds the tree with placeholders in place of arrays
@@ -208,7 +207,7 @@ def _by_chunks(function, windows, chunk):
 
     @partial(jax.checkpoint, prevent_cse=False)  # a loop's body is not merged with what is outside it
     def one(part):
-        return function(Windows(*part, windows.side))
+        return function(Windows(part[0], part[1], windows.side))
 
     out = jax.lax.map(one, (split(windows.matrices), split(windows.centre)))
     out = jnp.moveaxis(out, 0, 1)
@@ -263,7 +262,8 @@ def make_gradient(
             parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), (batch, places))
 
             def add(sums, batch_and_places):
-                return jax.tree.map(jnp.add, sums, part(params, *batch_and_places, key, frozen)), None
+                batch, places = batch_and_places
+                return jax.tree.map(jnp.add, sums, part(params, batch, places, key, frozen)), None
 
             shapes = jax.eval_shape(part, params, *jax.tree.map(lambda x: x[0], parts), key, frozen)
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[s
 
     @jax.jit
     def score(params, visible, infrared, size):
-        fused = net.apply(params, visible, infrared, size)
+        fused: Any = net.apply(params, visible, infrared, size)
         images = [jnp.round(255 * jnp.clip(image[..., 0], 0, 1)) for image in (fused, visible, infrared)]
         return evaluate(*images, sizes=size, metrics=metrics)
 

@@ -11,7 +11,7 @@ from langfuse_jax.data.prepared import VERSION
 from langfuse_jax.pairs import Pair
 
 
-class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # imported lazily
     """Builder of a dataset whose pairs were downloaded by hand.
 
     A record holds "name" and the bytes of the two image files, "visible" and "infrared", as they are: nothing is
