@@ -4,8 +4,8 @@ import os
 import sys
 
 import jax
-from jax._src import distributed  # JAX's public interface has no barrier without devices
 
+from langfuse_jax import last_words
 from langfuse_jax.errors import UserError
 
 # A process that is silent for so long is taken for dead, and the others end. JAX's own 100 s is longer than a minute.
@@ -22,7 +22,8 @@ def join_cluster(
 ) -> None:
     """Joins the processes of a training: those told, or those of a cluster that JAX recognises, or none.
 
-    JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything.
+    JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything. Where
+    one of them dies or is silent for half a minute, JAX ends the others; a line on stderr says so (see `last_words`).
 
     Args:
         coordinator: "host:port" of process 0.
@@ -61,6 +62,7 @@ def join_cluster(
             raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
         remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
         raise UserError(f"--coordinator {coordinator}: the processes cannot be joined ({reason}); {remedy}") from error
+    last_words.shorten()
 
 
 def _no_cluster(error):
@@ -74,7 +76,9 @@ def wait_for_others(name: str) -> None:
     Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
     """
     if jax.process_count() > 1:
-        distributed.global_state.client.wait_at_barrier(name, 3_600_000)
+        from orbax.checkpoint import multihost  # a second, which fusing does not need
+
+        multihost.get_barrier_sync_fn()(key=name, timeout_ms=3_600_000)
 
 
 def end_alone(problem: str) -> None:
