@@ -5,7 +5,7 @@ each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" netwo
 """
 
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import flax.linen as nn
@@ -60,14 +60,20 @@ def small_clip():
     return vision, jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
 
 
+@cache
+def scene(seed):
+    """A drawn pair, gray, in [0, 1]."""
+    pair = [np.asarray(image) / 255 for image in night_scene(96, 128, seed=seed)]
+    return [image.mean(-1) if image.ndim == 3 else image for image in pair]
+
+
 def crops(step):
     """The whole batch of a step, in the order of the stream."""
     rng = np.random.default_rng(step)
     pairs = []
     for _ in range(BATCH):
         top, left = rng.integers(0, 96 - CROP), rng.integers(0, 128 - CROP)
-        pair = [np.asarray(image) for image in night_scene(96, 128, seed=int(rng.integers(4)))]
-        pair = [(image.mean(-1) if image.ndim == 3 else image) / 255 for image in pair]
+        pair = scene(int(rng.integers(4)))
         pairs.append([image[top : top + CROP, left : left + CROP, None] for image in pair])
     return dict(zip(("visible", "infrared"), np.float32(pairs).swapaxes(0, 1), strict=True))
 

@@ -19,7 +19,7 @@ from langfuse_jax.atomic import atomic_write
 
 
 def json_line(step: int, values: Mapping[str, float]) -> str:
-    """A line of a .jsonl file: the step, and values to 8 digits; null for NaN and infinity, which JSON does not have."""
+    """A line of a .jsonl file: the step, values to 8 digits; null for NaN and infinity, which JSON has not."""
     plain = {name: float(f"{value:.8g}") if math.isfinite(value) else None for name, value in values.items()}
     return json.dumps({"step": step, **plain}) + "\n"
 

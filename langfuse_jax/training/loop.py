@@ -27,7 +27,7 @@ from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.configs import check_values, load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh, local, replicate, share
@@ -95,6 +95,7 @@ def train(
         losses stay not finite; Preempted, after a save, on SIGTERM.
     """
     workdir = Path(workdir)
+    check_values(config)
     if config.crop < 32:
         raise UserError(f"config.crop: {config.crop} is too small; the fusion network needs 32 pixels per side")
     dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
