@@ -104,7 +104,7 @@ def train(
     if not 0 <= config.ema < 1:
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     check_division(config.batch_size, config.accumulate)
-    recipe = _recipe(config)
+    recipe = make_recipe(config)
     clip = Clip.load(config.clip or None)
     vision = clip.vision.clone(dtype=dtype)
     texts = _texts(config, clip)
@@ -253,7 +253,7 @@ def _texts(config, clip):
     return embed(clip, **{role: list(config.prompts[role]) for role in ("visible", "infrared", "goal")})
 
 
-def _recipe(config):
+def make_recipe(config):
     count, first, chunk = config.patches.count, config.patches.select_first, config.clip_chunk
     if not 0 <= first <= count:
         raise UserError(f"config.patches.select_first: {first} is not among 0 to {count} (config.patches.count)")
