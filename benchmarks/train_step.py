@@ -3,7 +3,8 @@
 ViT-B/32 and VGG19 with random weights, 224-pixel crops, float32; on a CPU batch 1 and 8 patches. Both do the same work:
 augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient of the
 fusion network alone, Adam. PyTorch keeps its frozen parts without parameter gradients and its images channels last. The
-two take turns, and with them our step with `select_first`; medians are printed. Needs torch.
+two take turns, and with them our step with `select_first`; medians are printed. Needs torch. `--memory --batch 16
+--patches 32` compiles our step, runs nothing and prints the temporary memory that it needs.
 """
 
 import argparse
@@ -33,27 +34,36 @@ CROP = 224
 VGG_LAYERS = (64, 64, "M", 128, "keep", 128, "M", 256, "keep", 256, 256, 256, "M", 512, 512, "keep")
 
 
+def our_program(batch_size, recipe, accumulate=1):
+    """The compiled step and the shapes of its arguments: nothing is drawn or run."""
+    vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512))
+    image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
+    clip, vgg = (jax.eval_shape(model.init, jax.random.key(0), image)["params"] for model in (vision, VGG19()))
+    texts = {f"text_{role}": jax.ShapeDtypeStruct((512,), jnp.float32) for role in ("goal", "visible", "infrared")}
+    optimizer = optax.adam(5e-4)
+    params = jax.eval_shape(lambda: load_fusion(WEIGHTS)[0])
+    zero = jax.ShapeDtypeStruct((), jnp.int32)
+    moments = jax.eval_shape(optimizer.init, params)
+    state = TrainState(zero, params, moments, skipped=zero, skipped_in_a_row=zero)
+    crops = jax.ShapeDtypeStruct((batch_size, CROP, CROP, 1), jnp.float32)
+    arguments = (state, {"visible": crops, "infrared": crops}, jax.random.key(1), Frozen(clip, texts, vgg))
+    step = make_train_step(FusionNet(), vision, optimizer, recipe, accumulate=accumulate)
+    return jax.jit(step).lower(*arguments).compile(), arguments
+
+
+def memory(program):
+    """Of a compiled step, in GiB: what it needs beside its arguments."""
+    return program.memory_analysis().temp_size_in_bytes / 2**30
+
+
 def our_step(batch, recipe):
     """A function that runs one step, and the program's temporary memory in GiB."""
-    vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512))
+    program, (state, _, key, frozen) = our_program(len(batch["visible"]), recipe)
     rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        return jnp.asarray(rng.normal(0, 0.02, leaf.shape), jnp.float32)
-
-    image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
-    clip, vgg = (
-        jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0), image)["params"])
-        for model in (vision, VGG19())
-    )
-    texts = {f"text_{role}": jnp.asarray(rng.normal(size=512), jnp.float32) for role in ("goal", "visible", "infrared")}
-    optimizer = optax.adam(5e-4)
-    params = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS)[0])
-    zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
-    arguments = (state, batch, jax.random.key(1), Frozen(clip, texts, vgg))
-    step = jax.jit(make_train_step(FusionNet(), vision, optimizer, recipe)).lower(*arguments).compile()
-    return lambda: float(step(*arguments)[1]["loss"]), step.memory_analysis().temp_size_in_bytes / 2**30
+    frozen = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape), leaf.dtype), frozen)
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
+    state = state.replace(params=jax.tree.map(jnp.asarray, load_fusion(WEIGHTS)[0]))
+    return lambda: float(program(state, batch, key, frozen)[1]["loss"]), memory(program)
 
 
 def random_maps(count):
@@ -143,9 +153,23 @@ def torch_step(batch, patches):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
+
+
+def print_memory(batch_size, patches):
+    """What the ways to save memory save, by XLA's plan for this platform, in float32."""
+    ways = {
+        "all at once": ({}, 1),
+        "clip_chunk 4": ({"clip_chunk": 4}, 1),
+        "clip_chunk 4, remat": ({"clip_chunk": 4, "remat": True}, 1),
+        "clip_chunk 4, remat, accumulate 4": ({"clip_chunk": 4, "remat": True}, 4),
+    }
+    print(f"| batch {batch_size} x {patches} patches | temporary memory, GiB |\n|---|---|")
+    for name, (values, accumulate) in ways.items():
+        recipe = Recipe(PUBLISHED_WEIGHTS, patches=patches, **values)
+        print(f"| {name} | {memory(our_program(batch_size, recipe, accumulate)[0]):.1f} |", flush=True)
 
 
 def main():
@@ -153,7 +177,10 @@ def main():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--patches", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="compile only, and print what a step needs")
     args = parser.parse_args()
+    if args.memory:
+        return print_memory(args.batch, args.patches)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rng = np.random.default_rng(0)
     batch = {role: rng.random((args.batch, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}

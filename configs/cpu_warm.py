@@ -2,8 +2,10 @@
 
     langfuse-jax train --config configs/cpu_warm.py --workdir runs/warm --config.data.root=DATA
 
-Fresh weights that follow the words at once learn stripes before they learn to draw. Two CPU cores: about 0.5 s a step
-when they have nothing else to do. Go on with configs/cpu.py.
+Fresh weights that follow the words at once learn stripes before they learn to draw. Go on with configs/cpu.py.
+
+Hardware: two CPU cores. Expected time: 2 000 steps of 0.5 s when they have nothing else to do (measured).
+Expected result: sheets as sharp as their sources, whose contrast no word has moved yet.
 """
 
 import runpy

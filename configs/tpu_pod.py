@@ -3,9 +3,10 @@
     langfuse-jax train --config configs/tpu_pod.py --workdir /mnt/shared/runs/pod \
         --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
 
-the same on every host of the slice (README has the gcloud line); `workdir` on a disk that all hosts mount. A batch
-must divide over the chips: for other slices say --config.batch_size. It must not exceed the number of training pairs,
-so this asks for a large dataset (LLVIP has 12 025 pairs): --config.data.train="('llvip',)".
+Hardware: a TPU v5e-32 slice; the same command on every host of it (README has the gcloud line), with `workdir` on a
+disk that all hosts mount. A batch must divide over the chips: for other slices say --config.batch_size. It must not
+exceed the number of training pairs, so this asks for a large dataset (LLVIP has 12 025 pairs):
+--config.data.train="('llvip',)".
 
 Expected time, an ESTIMATE: a sample costs 0.75 TFLOP (configs/default.py), the 12 025 pairs once an epoch for 100
 epochs 9e17 FLOP; over 32 x 197 TFLOP/s at 40%: 6 minutes of arithmetic. Expected result: none is claimed; not run.

@@ -2,11 +2,10 @@
 
 import os
 import sys
-from typing import Any
 
 import jax
-from jax._src import distributed  # JAX's public interface has no barrier without devices
 
+from langfuse_jax import last_words
 from langfuse_jax.errors import UserError
 
 # A process that is silent for so long is taken for dead, and the others end. JAX's own 100 s is longer than a minute.
@@ -23,7 +22,8 @@ def join_cluster(
 ) -> None:
     """Joins the processes of a training: those told, or those of a cluster that JAX recognises, or none.
 
-    JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything.
+    JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything. Where
+    one of them dies or is silent for half a minute, JAX ends the others; a line on stderr says so (see `last_words`).
 
     Args:
         coordinator: "host:port" of process 0.
@@ -38,13 +38,16 @@ def join_cluster(
     """
     if jax.distributed.is_initialized():
         return
-    told = {"--coordinator": coordinator, "--num-processes": processes, "--process-id": index}
-    missing = [flag for flag, value in told.items() if value is None]
+    flags = {"--coordinator": coordinator, "--num-processes": processes, "--process-id": index}
+    told = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
+    missing = [flag for flag, value in flags.items() if value is None]
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator {coordinator}: has no port; give HOST:PORT of process 0, such as 10.0.0.1:1234")
+    if processes is not None and processes < 1:
+        raise UserError(f"--num-processes {processes}: is no number of processes; give how many are started in all")
     if index is not None and processes is not None and not 0 <= index < processes:
         raise UserError(f"--process-id {index}: is none of {processes} processes; give 0 to {processes - 1}")
-    required = required or len(missing) < 3
+    required = required or bool(told)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -57,11 +60,12 @@ def join_cluster(
         if not required and _no_cluster(error):
             return
         reason = str(error).splitlines()[0].rstrip(".")
-        if len(missing) == 3:
+        if not told:
             flag = "--distributed: " if required else ""
             raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
         remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
-        raise UserError(f"--coordinator {coordinator}: the processes cannot be joined ({reason}); {remedy}") from error
+        raise UserError(f"{told}: the processes cannot be joined ({reason}); {remedy}") from error
+    last_words.shorten()
 
 
 def _no_cluster(error):
@@ -75,8 +79,9 @@ def wait_for_others(name: str) -> None:
     Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
     """
     if jax.process_count() > 1:
-        client: Any = distributed.global_state.client  # not None, as there are several processes
-        client.wait_at_barrier(name, 3_600_000)
+        from orbax.checkpoint import multihost  # a second, which fusing does not need
+
+        multihost.get_barrier_sync_fn()(key=name, timeout_ms=3_600_000)
 
 
 def end_alone(problem: str) -> None:

@@ -49,8 +49,13 @@ def overrides(root, **values):
 
 
 def metrics(workdir):
-    """The lines of metrics.jsonl, without those numbers that no second run repeats."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """The lines of metrics.jsonl, strict JSON, without those numbers that no second run repeats."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    text = (workdir / "metrics.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
     timed = ("samples_per_second", "input_wait", "mfu", "device_memory_gib")
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 

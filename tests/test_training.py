@@ -137,7 +137,14 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.nosuch=1", "nosuch"),
+        ("--config.nosuch=1", "--config.nosuch=1: the config"),
+        ("--config.batchsize=4", "--config.batchsize=4: the config"),
+        ("--config.remat=perhaps", "--config.remat=perhaps"),
+        ("--config.log_every=0", "config.log_every: 0 is too small; use 1 or more"),
+        ("--config.data.train=3", "config.data.train: ('night', 3) are no strings"),
+        ("--config.patches.fraction=0.5", "config.patches.fraction: (0.5,)"),
+        ("--config.epochs=-1", "config.epochs: -1"),
+        ("--config.steps=0", "config.steps: 0, and config.epochs is 0 too"),
         ("--config.crop=many", "crop"),
         ("--config.crop=16", "config.crop: 16"),
         ("--config.data.train=('absent',)", "absent"),

@@ -7,6 +7,7 @@ differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). Wha
 a program is lowered, so that one export serves several platforms; gradients are chosen when they are traced.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -181,22 +182,25 @@ def _conv_transpose_forward(x, kernel):
 
 
 def _conv_transpose_backward(residuals, g):
-    """On the CPU both gradients are matrix products with the same windows of `g`; one sample at a time keeps them in
-    the cache."""
+    """On the CPU both gradients are matrix products with the same windows of `g`; one sample at a time on each device
+    keeps them in the cache."""
     x, kernel = residuals
     if jax.default_backend() != "cpu":
         return jax.vjp(library_conv_transpose, x, kernel)[1](g)
     size, _, c, d = kernel.shape
     matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
 
-    def one_sample(sample):
-        x, g = sample
-        windows = _windows(g[None], size, 2).reshape(-1, size * size * d)
-        return windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
+    def one_round(samples):
+        x, g = samples
+        windows = _windows(g, size, 2).reshape(len(g), -1, size * size * d)
+        return windows.mT @ x.reshape(len(x), -1, c), (windows @ matrix).reshape(x.shape)
 
-    kernel_gradient, dx = lax.map(one_sample, (x, g))
-    kernel_gradient = kernel_gradient.sum(0)
-    return dx, kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
+    # A loop cannot be divided among devices, the samples of a round can: as many as there are devices, in blocks.
+    devices = math.gcd(len(x), jax.device_count())
+    rounds = [a.reshape(devices, -1, *a.shape[1:]).swapaxes(0, 1) for a in (x, g)]
+    kernel_gradient, dx = lax.map(one_round, rounds)
+    kernel_gradient = kernel_gradient.sum((0, 1))
+    return dx.swapaxes(0, 1).reshape(x.shape), kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
 
 
 _conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)

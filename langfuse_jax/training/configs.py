@@ -1,5 +1,6 @@
 """Configs: Python files with `get_config()`, and overrides given as flags."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from langfuse_jax.errors import UserError
+
+_LEAST = {
+    1: ("batch_size", "log_every", "checkpoint_every", "max_skipped", "patches.count", "data.repeats", "sheet.every"),
+    0: ("steps", "epochs", "warmup_steps", "validation_pairs", "scores.every", "learning_rate", "gradient_clip"),
+}
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -23,7 +29,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         left = values(arguments)
     except (KeyError, AttributeError) as error:
-        key = str(error.args[0] if error.args else error).strip("'\"")
+        key = (re.findall(r"\w+", str(error.args[0] if error.args else error)) or [""])[0]
         culprit = next((o for o in overrides if key in o.split("=")[0].split(".")), None)
         if culprit is None:
             raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
@@ -35,6 +41,29 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not isinstance(values.config, ConfigDict):
         raise UserError(f"--config {path}: it defines no get_config() that returns an ml_collections ConfigDict")
     return values.config
+
+
+def check_values(config: ConfigDict) -> None:
+    """Raises UserError for a number of a training's config that is too small, and for lists of the wrong kind."""
+    for limit, names in _LEAST.items():
+        for name in names:
+            if (value := _value(config, name)) < limit:
+                raise UserError(f"config.{name}: {value} is too small; use {limit} or more")
+    if not (config.steps or config.epochs):
+        raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
+    for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
+        value = _value(config, name)
+        if not all(isinstance(text, str) for text in value):
+            raise UserError(f"config.{name}: {value!r} are no strings; write ('one',) or ('one', 'two')")
+    fraction = config.patches.fraction
+    if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
+        raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
+
+
+def _value(config, name):
+    for part in name.split("."):
+        config = config[part]
+    return config
 
 
 def _one_line(error):

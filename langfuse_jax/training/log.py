@@ -2,8 +2,10 @@
 
 import io
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,22 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
+
+from langfuse_jax.atomic import atomic_write
+
+
+def json_line(step: int, values: Mapping[str, float]) -> str:
+    """A line of a .jsonl file: the step, values to 8 digits; null for NaN and infinity, which JSON has not."""
+    plain = {name: float(f"{value:.8g}") if math.isfinite(value) else None for name, value in values.items()}
+    return json.dumps({"step": step, **plain}) + "\n"
+
+
+def lines_before(path: Path, step: int) -> list[str]:
+    """The lines of a .jsonl file of steps before `step`, without what a killed process wrote half."""
+    if not path.exists():
+        return []
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    return [line for line in whole if json.loads(line)["step"] < step]
 
 
 class TrainingLog:
@@ -29,9 +47,9 @@ class TrainingLog:
         if workdir is None:
             return
         path = workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        lines = [line for line in lines if json.loads(line)["step"] < start]
-        path.write_text("".join(line + "\n" for line in lines))
+        lines = lines_before(path, start)
+        with atomic_write(path) as file:
+            file.write("".join(lines).encode())
         self._file = open(path, "a")
         self._events = EventFileWriter(str(workdir / "tensorboard"))
         # TensorBoard forgets what an earlier run wrote from this step on.
@@ -83,8 +101,7 @@ class TrainingLog:
         if keep:
             values |= {"learning_rate": float(rate)}
             measured = speed() if speed else {}
-            rounded = {k: v if k == "learning_rate" else round(v, 6) for k, v in (values | measured).items()}
-            self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+            self._file.write(json_line(step, values | measured))
             self._file.flush()
             self.scalars("train", step, values)
             self.scalars("speed", step, measured)

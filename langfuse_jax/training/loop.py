@@ -27,7 +27,7 @@ from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.configs import check_values, load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh, local, replicate, share
@@ -95,6 +95,7 @@ def train(
         losses stay not finite; Preempted, after a save, on SIGTERM.
     """
     workdir = Path(workdir)
+    check_values(config)
     if config.crop < 32:
         raise UserError(f"config.crop: {config.crop} is too small; the fusion network needs 32 pixels per side")
     dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
@@ -103,7 +104,7 @@ def train(
     if not 0 <= config.ema < 1:
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     check_division(config.batch_size, config.accumulate)
-    recipe = _recipe(config)
+    recipe = make_recipe(config)
     clip = Clip.load(config.clip or None)
     vision = clip.vision.clone(dtype=dtype)
     texts = _texts(config, clip)
@@ -252,7 +253,7 @@ def _texts(config, clip):
     return embed(clip, **{role: list(config.prompts[role]) for role in ("visible", "infrared", "goal")})
 
 
-def _recipe(config):
+def make_recipe(config):
     count, first, chunk = config.patches.count, config.patches.select_first, config.clip_chunk
     if not 0 <= first <= count:
         raise UserError(f"config.patches.select_first: {first} is not among 0 to {count} (config.patches.count)")

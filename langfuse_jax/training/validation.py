@@ -1,6 +1,5 @@
 """What the validation dataset says of a training: the objective on fixed crops, and metrics of whole fused images."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,15 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training.log import json_line, lines_before
 from langfuse_jax.training.step import Frozen, Recipe, fusion_loss
 
 
 def write_line(path: Path, step: int, values: dict[str, float]) -> None:
     """Adds the line of a step to a .jsonl file, dropping those of this and later steps."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    lines = [line for line in lines if json.loads(line)["step"] < step]
-    rounded = {name: round(value, 6) for name, value in values.items()}
+    lines = lines_before(path, step)
     with atomic_write(path) as file:
-        file.write("".join(line + "\n" for line in [*lines, json.dumps({"step": step, **rounded})]).encode())
+        file.write("".join([*lines, json_line(step, values)]).encode())
 
 
 def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[str, float]] | None:
