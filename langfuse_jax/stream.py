@@ -64,16 +64,14 @@ def fuse_stream(
     filled up by copies. There are at no time more in memory than about three batches of each canvas, and a few images
     for each thread.
 
-    >>> from langfuse_jax.example import night_scene
-    >>> def read(seed):
-    ...     visible, infrared = night_scene(32, 40, seed)
-    ...     return np.float32(visible[..., 1]) / 255, None, np.float32(infrared) / 255
-    >>> fused = {}
-    >>> def write(seed, sources, image):
-    ...     fused[seed] = image.shape
-    >>> work = fuse_stream(Fuser.load(), range(2), read, write, canvases={(32, 40): 2}, threads=1, failed=print)
-    >>> dict(work.images), sorted(fused.items())
-    ({(32, 40): 2}, [(0, (32, 40)), (1, (32, 40))])
+    Example::
+
+        def write(pair, sources, fused):
+            write_png(f"FUSED/{pair.stem}.png", fused)
+
+        pairs, _ = match_pairs("VIS", "IR")
+        canvases = {(480, 640): len(pairs)}
+        fuse_stream(Fuser.load(), pairs, read_pair, write, canvases=canvases, threads=2, failed=print)
     """
     work = Work()
     with (
