@@ -1,6 +1,8 @@
 """Layouts of folders, builders and prepared datasets, on small drawn images; RoadScene's real ones where they are."""
 
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -216,3 +218,20 @@ def test_roadscene(shared, tmp_path):
     for i in range(0, 171, 10):
         for a, b in zip(read_scene(records[i]), read_scene(pairs[i]), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_threads_open_a_dataset_one_after_the_other(monkeypatch):
+    """Together they could wait for each other's imports for ever."""
+    inside, most = [], []
+
+    def open_slowly(*_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return ["record"]
+
+    monkeypatch.setattr(prepared, "_open_source", open_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: prepared._source(Path("data"), "train"), range(4))) == [["record"]] * 4
+    assert max(most) == 1

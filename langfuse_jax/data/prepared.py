@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,8 +81,17 @@ class _NamedBytes(io.BytesIO):
         return self._name
 
 
-@functools.cache  # opened once in each process that reads
+# Two threads that import tensorflow-datasets at once can wait for each other for ever: its lazy modules have locks.
+_opening = threading.Lock()
+
+
 def _source(folder: Path, part: str) -> Any:
+    with _opening:
+        return _open_source(folder, part)
+
+
+@functools.cache  # opened once in each process that reads
+def _open_source(folder: Path, part: str) -> Any:
     import tensorflow_datasets as tfds  # takes a second, which a training on plain folders does not need
 
     undecoded = {role: tfds.decode.SkipDecoding() for role in ("visible", "infrared")}
