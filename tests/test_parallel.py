@@ -1,6 +1,7 @@
 """Training on several devices and in several processes equals one device; a process that dies ends the others."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import quick_training
 
 from langfuse_jax import UserError
 from langfuse_jax.distributed import join_cluster
+from langfuse_jax.training import checkpoints
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh
 
 STEPS = Path(__file__).with_name("parallel_steps.py")
@@ -79,6 +81,7 @@ _DIVIDED = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from langfuse_jax.models.convolution import conv_transpose
+from langfuse_jax.training import checkpoints
 from langfuse_jax.training.parallel import data_mesh
 
 blocks, everywhere = (NamedSharding(data_mesh(), PartitionSpec(*axes)) for axes in (("data",), ()))
@@ -117,15 +120,24 @@ def _train(root, workdir, address, index, **values):
     return _start(quick_training.__file__, "--workdir", workdir, *cluster, *flags, devices=4)
 
 
+def _endless_pair(root, workdir):
+    """Two processes of a training without end, after its third step."""
+    address, metrics = _address(), workdir / "metrics.jsonl"
+    pair = [_train(root, workdir, address, index, steps=100000) for index in range(2)]
+    end = time.monotonic() + 200
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        if time.monotonic() > end or any(process.poll() is not None for process in pair):
+            for process in pair:
+                process.kill()
+            pytest.fail(str([process.communicate() for process in pair]))
+        time.sleep(0.1)
+    return pair
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killing_a_process_ends_the_other(root, tmp_path, victim):
-    address, metrics = _address(), tmp_path / "w" / "metrics.jsonl"
-    pair = [_train(root, tmp_path / "w", address, index, steps=100000) for index in range(2)]
-    end = time.monotonic() + 200
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
-        assert time.monotonic() < end and not any(process.poll() for process in pair), pair[victim].communicate()
-        time.sleep(0.1)
+    pair = _endless_pair(root, tmp_path / "w")
     pair[victim].kill()
     start = time.monotonic()
     (_, error), _ = (pair[i].communicate(timeout=60) for i in (1 - victim, victim))
@@ -134,6 +146,16 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     assert len(error.splitlines()) == 1, error
     assert f"process {victim} is gone" in error or "this process lost the others" in error
     assert "from the last checkpoint" in error or "from its last checkpoint" in error
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
+    pair = _endless_pair(root, tmp_path / "w")
+    pair[1].send_signal(signal.SIGTERM)
+    ends = [process.communicate(timeout=100) for process in pair]
+    assert [process.returncode for process in pair] == [75, 75], ends
+    step = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")[-1]
+    assert all(f"stopped by SIGTERM before step {step}, which is saved" in error for _, error in ends)
 
 
 @pytest.mark.slow
