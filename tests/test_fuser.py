@@ -171,7 +171,7 @@ def test_damaged_checkpoint_files(tmp_path, params):
 
 def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
     asked = []
-    training = types.SimpleNamespace(restore_params=lambda folder: asked.append(folder) or params)
+    training = types.SimpleNamespace(restore_params=lambda folder, step: asked.append(folder) or params)
     monkeypatch.setitem(sys.modules, "langfuse_jax.training.checkpoints", training)
     (tmp_path / "checkpoints").mkdir()
     fuser = Fuser.load(str(tmp_path))

@@ -28,6 +28,7 @@ from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import Recipe, TrainState, make_train_step
+from langfuse_jax.weights import load_fusion
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def _assert_same(workdir, whole):
     assert quick_training.metrics(workdir) == quick_training.metrics(whole[0])
 
 
+@pytest.mark.slow
 def test_killed_during_a_save(root, whole, tmp_path):
     """SIGKILL while a checkpoint is half written: the one before it serves, and the end is the same to the bit."""
     process = _start(root, tmp_path / "w")
@@ -121,6 +123,19 @@ def test_sigterm_saves_and_ends_with_75(root, whole, tmp_path):
     (step,) = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")
     assert step >= 3 and f"stopped by SIGTERM before step {step}, which is saved" in error.splitlines()[-1]
     assert Fuser.load(tmp_path / "w").params.keys() == {"params"}
+
+
+def test_the_average_is_kept_resumed_and_used(root, whole, tmp_path, quick):
+    config = _config(root, ema=0.75)
+    state = train(config, tmp_path / "a")
+    jax.tree.map(np.testing.assert_array_equal, state.params, whole[1].params)  # looking on changes nothing
+    shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
+    resumed = train(config, tmp_path / "a")
+    jax.tree.map(np.testing.assert_array_equal, state.average, resumed.average)
+    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_params(tmp_path / "a"), state.average)
+    jax.tree.map(np.testing.assert_array_equal, load_fusion(tmp_path / "a")[0], state.average)
+    gap = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, state.average)), strict=True)]
+    assert max(gap) > 1e-5
 
 
 def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsys, quick):
@@ -215,7 +230,7 @@ def test_a_step_that_is_not_finite_changes_only_the_counts(quick):
     params = {"w": jnp.ones(3)}
     state = TrainState(zero, params, optimizer.init(params), params, zero, zero)
     step = jax.jit(make_train_step(FusionNet(), Clip.load().vision, optimizer, Recipe({}), average_decay=0.5))
-    good, black = {"visible": jnp.full((1, 4, 4, 1), 0.5)}, {"visible": jnp.zeros((1, 4, 4, 1))}
+    good, black = ({role: jnp.full((1, 4, 4, 1), level) for role in ("visible", "infrared")} for level in (0.5, 0))
     counts, states = [], [state]
     for batch in (good, black, black, good, black):
         state, metrics = step(state, batch, jax.random.key(0), None)
@@ -288,6 +303,7 @@ def small_state(value):
     return TrainState(jnp.int32(3), params, optax.adam(0.1).init(params), None, jnp.int32(0), jnp.int32(0))
 
 
+@pytest.mark.slow
 def test_restored_on_other_numbers_of_devices(tmp_path):
     """Saved on eight devices, restored and saved on one, then on two: the shardings are those of the new run."""
     printed = []

@@ -56,9 +56,7 @@ def _assert_same(got, want):
 @pytest.mark.parametrize(
     ("changes", "accumulate"),
     [
-        ({"clip_chunk": 2}, 1),
         ({"clip_chunk": 3, "remat": True}, 1),
-        ({}, 2),
         ({"clip_chunk": 1}, 4),
         ({"select_first": 6}, 1),
         ({"select_first": 6, "clip_chunk": 2}, 2),
@@ -97,7 +95,7 @@ def test_views_and_noise_belong_to_the_sample(gradient):
 def test_frozen_matrices_cast_once_give_the_same_embeddings():
     vision, clip = small_clip()
     vision = vision.clone(dtype=jnp.bfloat16)
-    images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 32, 32, 3)), jnp.float32)
     embed = jax.jit(lambda clip: vision.apply({"params": clip}, images))
     cast = in_compute_dtype(clip, jnp.bfloat16)
     assert cast["block_0"]["fc1"]["kernel"].dtype == cast["patch_embedding"].dtype == jnp.bfloat16

@@ -22,7 +22,6 @@ from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
-from langfuse_jax.weights import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 
@@ -75,12 +74,8 @@ def test_a_training_leaves_what_it_promises(trained):
 
 
 def test_every_parameter_learns(trained):
-    workdir, config, state = trained
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.steps = 3
-    shutil.rmtree(workdir.parent / "short", ignore_errors=True)
-    early = flatten_dict(train(config, workdir.parent / "short").params)
+    workdir, _, state = trained
+    early = flatten_dict(restore_params(workdir, 3))
     for path, late in flatten_dict(state.params).items():
         assert not np.array_equal(late, early[path]), path
 
@@ -97,20 +92,6 @@ def test_resuming_repeats_the_training_exactly(trained):
     jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
     restarted = train(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
-
-
-def test_the_average_is_kept_resumed_and_used(root, trained, tmp_path):
-    _, _, plain = trained
-    overrides = _overrides(root, steps=6, warmup_steps=1, checkpoint_every=3, ema=0.75, **{"sheet.every": 6})
-    state = train(load_config(str(SMOKE), overrides), tmp_path / "a")
-    jax.tree.map(np.testing.assert_array_equal, state.params, plain.params)  # looking on changes nothing
-    shutil.rmtree(tmp_path / "a" / "checkpoints" / "6")
-    resumed = train(load_config(str(SMOKE), overrides), tmp_path / "a")
-    jax.tree.map(np.testing.assert_array_equal, state.average, resumed.average)
-    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path / "a"), state.average)
-    jax.tree.map(np.testing.assert_array_equal, load_fusion(tmp_path / "a")[0], state.average)
-    gap = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, state.average)), strict=True)]
-    assert max(gap) > 1e-5
 
 
 def test_the_average_moves_as_said():
