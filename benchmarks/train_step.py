@@ -4,11 +4,13 @@ ViT-B/32 and VGG19 with random weights, 224-pixel crops, float32; on a CPU batch
 augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient of the
 fusion network alone, Adam. PyTorch keeps its frozen parts without parameter gradients and its images channels last. The
 two take turns, and with them our step with `select_first`; medians are printed. Needs torch. `--memory --batch 16
---patches 32` compiles our step, runs nothing and prints the temporary memory that it needs.
+--patches 32` compiles our step, runs nothing and prints the temporary memory that it needs; `--difference DATA
+--patches 32` compares the gradients of `select_first` with those of all patches.
 """
 
 import argparse
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -23,11 +25,15 @@ from fuse import WEIGHTS, interleaved
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from langfuse_jax import Clip
+from langfuse_jax.data.pipeline import TrainingData
+from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import MEAN, STD, towers
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
-from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
+from langfuse_jax.text import embed
+from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_gradient, make_train_step
 from langfuse_jax.weights import TENSORS, load_fusion
 
 CROP = 224
@@ -172,13 +178,49 @@ def print_memory(batch_size, patches):
         print(f"| {name} | {memory(our_program(batch_size, recipe, accumulate)[0]):.1f} |", flush=True)
 
 
+def print_difference(root, patches, keys=6):
+    """Gradients of the network with `select_first` against those without, on real crops, with the compact CLIP."""
+    scenes = Scenes(list_scenes(Path(root) / "roadscene"))
+    batch = next(iter(TrainingData(scenes, crop=CROP, batch_size=2, seed=0)))
+    model = Clip.load()
+    frozen = Frozen(model.params["vision"], _texts(model), None)
+    params = load_fusion(WEIGHTS)[0]
+    weights = dict.fromkeys(PUBLISHED_WEIGHTS, 0.0) | {"patch": 1.0}
+
+    def gradients(first):
+        recipe = Recipe(weights, patches=patches, select_first=first)
+        gradient = jax.jit(make_gradient(FusionNet(), model.vision, recipe))
+        values = [gradient(params, batch, jax.random.key(i), frozen) for i in range(keys)]
+        flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)]) for _, grads in values]
+        return np.array(flat), np.array([float(metrics["loss"]) for metrics, _ in values]), values[0][0]["selected"]
+
+    def cosines(a, b):
+        return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+    whole, losses, share = gradients(0)
+    print(f"{float(share):.2f} of the patches count; two draws of all {patches} windows have gradients of cosine")
+    print(f"{np.mean(cosines(whole, np.roll(whole, 1, 0))):.3f}; means over {keys} draws:\n")
+    print("| select_first | patch loss, relative difference | cosine of the gradients |\n|---|---|---|")
+    for first in (patches // 2, patches // 4):
+        got, values, _ = gradients(first)
+        print(f"| {first} | {np.mean(abs(values / losses - 1)):.4f} | {np.mean(cosines(got, whole)):.3f} |", flush=True)
+
+
+def _texts(model):
+    texts = embed(model)
+    return {f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ("goal", "visible", "infrared")}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--patches", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="compile only, and print what a step needs")
+    parser.add_argument("--difference", metavar="DATA", help="what select_first changes, on DATA/roadscene")
     args = parser.parse_args()
+    if args.difference:
+        return print_difference(args.difference, args.patches)
     if args.memory:
         return print_memory(args.batch, args.patches)
     torch.set_num_threads(len(os.sched_getaffinity(0)))

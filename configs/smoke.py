@@ -2,8 +2,8 @@
 
     langfuse-jax train --config configs/smoke.py --workdir runs/smoke --config.data.root=DATA
 
-Hardware: two CPU cores. Expected time: 85 s of processor time, nearly all of it compiling, which is a minute where
-nothing else runs; measured. Expected result: 20 lines in metrics.jsonl and three sheets, not worth looking at.
+Hardware: two CPU cores. Expected time: 85 s of processor time (measured), nearly all of it compiling, which is about a
+minute where nothing else runs. Expected result: 20 lines in metrics.jsonl and three sheets, not worth looking at.
 """
 
 import runpy

@@ -6,6 +6,7 @@ trace, and runs no Python any more. So another process, this file, stands betwee
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -46,8 +47,8 @@ def copy(lines, out) -> None:
             gone = ["0"]
         who = f"process {', '.join(gone)}" if gone else "another process"
         out.write(
-            f"langfuse-jax: error: {who} is gone, and so this one ends; start all of them again: what is done is "
-            "kept, a training goes on from its last checkpoint\n".encode()
+            f"langfuse-jax: error: {who} is gone or out of reach, and so this one ends; start all of them again: "
+            "what is done is kept, a training goes on from its last checkpoint\n".encode()
         )
         out.flush()
         for _ in lines:
@@ -55,4 +56,6 @@ def copy(lines, out) -> None:
 
 
 if __name__ == "__main__":
+    for stop in (signal.SIGINT, signal.SIGTERM):  # which schedulers and terminals send to all processes of a job
+        signal.signal(stop, signal.SIG_IGN)
     copy(sys.stdin.buffer, sys.stderr.buffer)

@@ -1,6 +1,7 @@
 """Training on several devices and in several processes equals one device; a process that dies ends the others."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import quick_training
 
 from langfuse_jax import UserError
 from langfuse_jax.distributed import join_cluster
+from langfuse_jax.training import checkpoints
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh
 
-HERE = Path(__file__).parent
+STEPS = Path(__file__).with_name("parallel_steps.py")
 
 
 def _environment(devices):
@@ -23,9 +25,9 @@ def _environment(devices):
     return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
 
 
-def _start(script, *arguments, devices):
+def _start(*arguments, devices):
     return subprocess.Popen(
-        [sys.executable, HERE / script, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         env=_environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,7 +56,7 @@ def _finish(*processes):
 def one(tmp_path_factory):
     """The small network's steps on one device."""
     out = tmp_path_factory.mktemp("one") / "steps.npz"
-    _finish(_start("parallel_steps.py", out, "one", "small", devices=1))
+    _finish(_start(STEPS, out, "one", "small", devices=1))
     return np.load(out)
 
 
@@ -69,16 +71,38 @@ def _assert_same(found, mode, one):
 
 @pytest.mark.slow
 def test_eight_devices_equal_one(tmp_path):
-    _finish(_start("parallel_steps.py", tmp_path / "steps.npz", "one,jit,pmap", "whole", devices=8))
+    _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", "whole", devices=8))
     found = np.load(tmp_path / "steps.npz")
     for mode in ("jit", "pmap"):
         _assert_same(found, mode, found)
 
 
+_DIVIDED = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from langfuse_jax.models.convolution import conv_transpose
+from langfuse_jax.training import checkpoints
+from langfuse_jax.training.parallel import data_mesh
+
+blocks, everywhere = (NamedSharding(data_mesh(), PartitionSpec(*axes)) for axes in (("data",), ()))
+x, kernel = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((16, 9, 9, 8), (5, 5, 8, 8)))
+gradient = jax.grad(lambda x, kernel: jnp.square(conv_transpose(x, kernel)).sum(), (0, 1))
+compiled = jax.jit(gradient, in_shardings=(blocks, everywhere), out_shardings=(blocks, everywhere)).lower(x, kernel)
+text = compiled.compile().as_text()
+assert "all-reduce" in text and "all-gather" not in text, text
+"""
+
+
+@pytest.mark.slow
+def test_transposed_gradients_are_divided():
+    """No device gathers the samples of the others."""
+    _finish(_start("-c", _DIVIDED, devices=8))
+
+
 @pytest.mark.slow
 def test_two_processes_of_four_devices_equal_one(one, tmp_path):
     told = ("jit,pmap", "small", _address(), 2)
-    _finish(*(_start("parallel_steps.py", tmp_path / "steps.npz", *told, i, devices=4) for i in range(2)))
+    _finish(*(_start(STEPS, tmp_path / "steps.npz", *told, i, devices=4) for i in range(2)))
     found = np.load(tmp_path / "steps.npz")
     for mode in ("jit", "pmap"):
         _assert_same(found, mode, one)
@@ -93,18 +117,27 @@ def root(tmp_path):
 def _train(root, workdir, address, index, **values):
     cluster = ("--coordinator", address, "--num-processes", 2, "--process-id", index)
     flags = quick_training.overrides(root, batch_size=8, **values)
-    return _start("quick_training.py", "--workdir", workdir, *cluster, *flags, devices=4)
+    return _start(quick_training.__file__, "--workdir", workdir, *cluster, *flags, devices=4)
+
+
+def _endless_pair(root, workdir):
+    """Two processes of a training without end, after its third step."""
+    address, metrics = _address(), workdir / "metrics.jsonl"
+    pair = [_train(root, workdir, address, index, steps=100000) for index in range(2)]
+    end = time.monotonic() + 200
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        if time.monotonic() > end or any(process.poll() is not None for process in pair):
+            for process in pair:
+                process.kill()
+            pytest.fail(str([process.communicate() for process in pair]))
+        time.sleep(0.1)
+    return pair
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killing_a_process_ends_the_other(root, tmp_path, victim):
-    address, metrics = _address(), tmp_path / "w" / "metrics.jsonl"
-    pair = [_train(root, tmp_path / "w", address, index, steps=100000) for index in range(2)]
-    end = time.monotonic() + 200
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
-        assert time.monotonic() < end and not any(process.poll() for process in pair), pair[victim].communicate()
-        time.sleep(0.1)
+    pair = _endless_pair(root, tmp_path / "w")
     pair[victim].kill()
     start = time.monotonic()
     (_, error), _ = (pair[i].communicate(timeout=60) for i in (1 - victim, victim))
@@ -113,6 +146,16 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     assert len(error.splitlines()) == 1, error
     assert f"process {victim} is gone" in error or "this process lost the others" in error
     assert "from the last checkpoint" in error or "from its last checkpoint" in error
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
+    pair = _endless_pair(root, tmp_path / "w")
+    pair[1].send_signal(signal.SIGTERM)
+    ends = [process.communicate(timeout=100) for process in pair]
+    assert [process.returncode for process in pair] == [75, 75], ends
+    step = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")[-1]
+    assert all(f"stopped by SIGTERM before step {step}, which is saved" in error for _, error in ends)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
+from langfuse_jax.training.validation import write_line
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 
@@ -162,6 +163,17 @@ def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
     error = capsys.readouterr().err.strip().splitlines()
     assert status == 2 and len(error) == 1 and message in error[0]
     assert not (tmp_path / "w").exists()
+
+
+def test_lines_are_strict_json_and_half_ones_are_dropped(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    for step in (1, 2, 3):
+        write_line(path, step, {"EN": 1 / 3, "SD": float("nan"), "AG": float("inf"), "rate": 5e-7})
+    with open(path, "a") as file:
+        file.write('{"step": 4, "E')  # a process killed meanwhile
+    write_line(path, 3, {"EN": 2.0})
+    expected = '{"step": %d, "EN": 0.33333333, "SD": null, "AG": null, "rate": 5e-07}\n'
+    assert path.read_text() == expected % 1 + expected % 2 + '{"step": 3, "EN": 2.0}\n'
 
 
 def test_missing_config_ends_in_one_line(tmp_path, capsys):

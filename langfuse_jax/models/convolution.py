@@ -190,17 +190,20 @@ def _conv_transpose_backward(residuals, g):
     size, _, c, d = kernel.shape
     matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
 
-    def one_round(samples):
-        x, g = samples
-        windows = _windows(g, size, 2).reshape(len(g), -1, size * size * d)
-        return windows.mT @ x.reshape(len(x), -1, c), (windows @ matrix).reshape(x.shape)
+    def one_sample(sample):
+        x, g = sample
+        windows = _windows(g[None], size, 2).reshape(-1, size * size * d)
+        return windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
 
-    # A loop cannot be divided among devices, the samples of a round can: as many as there are devices, in blocks.
     devices = math.gcd(len(x), jax.device_count())
-    rounds = [a.reshape(devices, -1, *a.shape[1:]).swapaxes(0, 1) for a in (x, g)]
-    kernel_gradient, dx = lax.map(one_round, rounds)
-    kernel_gradient = kernel_gradient.sum((0, 1))
-    return dx.swapaxes(0, 1).reshape(x.shape), kernel_gradient.reshape(size, size, d, c).swapaxes(2, 3)
+    if devices == 1:
+        kernel_gradient, dx = lax.map(one_sample, (x, g))
+    else:
+        # A loop over a divided batch would run whole on every device: each turn of this one has a sample for each.
+        rounds = [a.reshape(devices, -1, *a.shape[1:]).swapaxes(0, 1) for a in (x, g)]
+        kernel_gradient, dx = lax.map(jax.vmap(one_sample), rounds)
+        kernel_gradient, dx = kernel_gradient.sum(0), dx.swapaxes(0, 1).reshape(x.shape)
+    return dx, kernel_gradient.sum(0).reshape(size, size, d, c).swapaxes(2, 3)
 
 
 _conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)

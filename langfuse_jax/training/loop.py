@@ -253,7 +253,8 @@ def _texts(config, clip):
     return embed(clip, **{role: list(config.prompts[role]) for role in ("visible", "infrared", "goal")})
 
 
-def make_recipe(config):
+def make_recipe(config: ConfigDict) -> Recipe:
+    """What of `config` a step is compiled with. Raises UserError for numbers of patches that do not fit together."""
     count, first, chunk = config.patches.count, config.patches.select_first, config.clip_chunk
     if not 0 <= first <= count:
         raise UserError(f"config.patches.select_first: {first} is not among 0 to {count} (config.patches.count)")
