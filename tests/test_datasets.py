@@ -3,6 +3,7 @@
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_building_again_is_asked_for(source, tmp_path, capsys):
     assert "is there already (--overwrite" in capsys.readouterr().out
     assert len(list_scenes(tmp_path / "data" / "folder")) == 3
     assert _build("folder", source, tmp_path / "data", "--overwrite") == 0
-    prepared._source.cache_clear()  # another process would not have it
+    prepared._open_source.cache_clear()  # another process would not have it
     assert len(list_scenes(tmp_path / "data" / "folder")) == 2
 
 
@@ -201,7 +202,7 @@ def test_damaged_records_are_passed_over_by_name(source, tmp_path, capsys):
     middle = content.index((source / "visible" / "b.png").read_bytes()[20:60])
     content[middle : middle + 8] = bytes(8)
     path.write_bytes(content)
-    prepared._source.cache_clear()
+    prepared._open_source.cache_clear()
     records = list_scenes(tmp_path / "data" / "folder")
     scenes = Scenes(records, max_unreadable=1)
     np.testing.assert_array_equal(scenes[1][0], read_scene(records[2])[0])
