@@ -50,6 +50,7 @@ def test_a_second_run_compiles_nothing_and_damage_is_mended(fuse, tmp_path):
     assert fuse("--compilation-cache", folder, LANGFUSE_JAX_COMPILATION_CACHE="off") == (0, 0, 1, "")
 
 
+@pytest.mark.slow
 def test_off_and_jax_own_folder(fuse, tmp_path):
     own = tmp_path / "own"
     assert fuse(JAX_COMPILATION_CACHE_DIR=str(own)) == (0, 1, 0, "")

@@ -105,6 +105,7 @@ def test_the_average_moves_as_said():
         np.testing.assert_allclose(average["bias"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):
     """The same first step with VGG19's features: another perceptual term, the same other terms but for bfloat16."""
     save_file(procedural_weights.vgg19("timm"), tmp_path / "all.safetensors")
