@@ -10,11 +10,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from quality import average_gradient, correlation
+from quality import correlation
 
 from langfuse_jax import Fuser
 from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images import write_png
+from langfuse_jax.metrics import evaluate
 from langfuse_jax.sheet import grid
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
@@ -65,7 +66,7 @@ def main():
         rows = [
             (
                 correlation(image, infrared) - correlation(image, visible),
-                average_gradient(image),
+                evaluate(image, image, image, metrics=("AG",))["AG"],  # of the fused image alone
                 image.mean(),
                 image.std(),
                 np.abs(image - first).mean(),
