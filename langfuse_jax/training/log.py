@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -16,6 +15,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 from langfuse_jax.atomic import atomic_write
+from langfuse_jax.training.parallel import local
 
 
 def json_line(step: int, values: Mapping[str, float]) -> str:
@@ -92,8 +92,7 @@ class TrainingLog:
         if self._pending is None:
             return
         (step, metrics, rate, keep, speed), self._pending = self._pending, None
-        # Of an array on all devices of several processes, the copy that is here.
-        values = {name: float(np.asarray(value.addressable_data(0))) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in local(metrics).items()}
         if self._quiet:
             return
         self._bar.update()

@@ -263,12 +263,12 @@ def make_recipe(config: ConfigDict) -> Recipe:
             raise UserError(f"config.clip_chunk: {chunk} does not divide {patches} patches; use 0 or a divisor")
     return Recipe(
         weights=dict(config.loss),
-        patches=config.patches.count,
+        patches=count,
         patch_fraction=tuple(config.patches.fraction),
         entropy_threshold=config.patches.entropy_threshold,
         noise=config.noise,
-        select_first=config.patches.select_first,
-        clip_chunk=config.clip_chunk,
+        select_first=first,
+        clip_chunk=chunk,
         remat=config.remat,
     )
 
