@@ -33,6 +33,7 @@ def get_config():
     )
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # folder of a trained model to start from; empty: fresh weights
+    c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch
@@ -46,7 +47,8 @@ def get_config():
     c.patches.select_first = 0
     c.noise = 0.03  # the network sees it, the losses do not
 
-    c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0})
+    # "guide" is not published: the distance to a classical fusion (losses.guide_loss), for a training's start; 0: none.
+    c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0, "guide": 0.0})
     c.epochs = 100
     c.steps = 0  # instead of epochs, when not 0
     c.learning_rate = 5e-4

@@ -28,6 +28,12 @@ def _train(args, rest):
     return train_command(args, rest)
 
 
+def _distill(args, rest):
+    from langfuse_jax.training.distill import distill_command
+
+    return distill_command(args, rest)
+
+
 def _train_clip(args, rest):
     from langfuse_jax.training.clip import train_clip_command
 
@@ -84,6 +90,7 @@ def _parser():
     fuse.add_argument("--out", metavar="C", required=True, help="fused image or video, or the folder for fused images")
     fuse.add_argument("--example", action="store_true", help="fuse a night scene that the package draws itself")
     fuse.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    _add_model(fuse, "default: fusion; student with --video")
     fuse.add_argument("--sheet", action="store_true", help="also write infrared | visible | fused side by side")
     fuse.add_argument("--gray", action="store_true", help="write the fused luminance alone, without chroma")
     fuse.add_argument(
@@ -169,12 +176,14 @@ def _parser():
     demo.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     demo.add_argument("--port", metavar="N", type=int, help="port to serve on (the first free one from 7860)")
     demo.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    _add_model(demo, "default: fusion")
     _add_compilation_cache(demo)
     demo.set_defaults(run=_demo, passes_rest=False)
 
     export = commands.add_parser("export", help="write network and weights to a file that JAX alone can run")
     export.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")
     export.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
+    _add_model(export, "default: fusion")
     export.set_defaults(run=_export, passes_rest=False)
 
     embed = commands.add_parser("embed", help="encode the three sentences into a text file for training")
@@ -210,7 +219,11 @@ def _parser():
     clip.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/compact_clip.py")
     clip.add_argument("--out", required=True, metavar="DIR", help="folder for the model in Hugging Face format")
     clip.set_defaults(run=_train_clip, passes_rest=True)
-    for configured in (train, clip):
+    distill = commands.add_parser("distill", help="train a small, fast student to fuse as a trained network does")
+    distill.add_argument("--config", required=True, metavar="FILE.py", help="a config such as configs/student.py")
+    distill.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and the student go here")
+    distill.set_defaults(run=_distill, passes_rest=True)
+    for configured in (train, clip, distill):
         configured.epilog = "Any value of the config can be overridden: --config.x=y"
 
     convert = commands.add_parser("convert", help="weights of other projects to this one's files, and back")
@@ -228,6 +241,14 @@ def _parser():
     vgg19.add_argument("--out", metavar="FILE.safetensors", required=True, help="where to write the convolutions")
     vgg19.set_defaults(run=_convert_vgg19, passes_rest=False)
     return parser
+
+
+def _add_model(parser, default):
+    parser.add_argument(
+        "--model",
+        choices=("fusion", "student"),
+        help=f"which weights of the package: the best or the fast ones ({default})",
+    )
 
 
 def _add_compilation_cache(parser):

@@ -38,7 +38,7 @@ def demo_command(args) -> int:
         from langfuse_jax.fuser import Fuser
 
         keep_programs(args.compilation_cache)
-        page = build_page(Fuser.load(args.checkpoint), Path(folder))
+        page = build_page(Fuser.load(args.checkpoint, model=args.model), Path(folder))
         try:
             page.launch(
                 server_name=args.host,

@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, Int
 from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
-from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
+from langfuse_jax.models.fusion import MIN_SIDE
 from langfuse_jax.models.layers import zero_outside
+from langfuse_jax.models.student import GRAIN, StudentNet
+from langfuse_jax.weights import network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -23,7 +25,7 @@ def export_command(args) -> int:
     out = Path(args.out)
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file, such as {out / 'model.stablehlo'}")
-    fuser = Fuser.load(args.checkpoint)
+    fuser = Fuser.load(args.checkpoint, model=args.model)
     with atomic_write(out) as file:  # opened first: a place that cannot be written is found before the work
         artefact = export_fusion(fuser.params, fuser.metadata.get("pad_multiple", 1))
         file.write(artefact)
@@ -34,15 +36,16 @@ def export_command(args) -> int:
 def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
     """A serialised `jax.export` artefact of `(visible, infrared, sizes) -> fused`, weights inside, for `PLATFORMS`.
 
-    The arguments are those of `FusionNet` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights and
-    widths, for any b and any H and W that are multiples of 8 (and of `pad_multiple`) from 32. Samples are reflected at
-    the lower and right edge to multiples of `pad_multiple` before they are fused, as `Fuser` does.
+    The arguments are those of its `network` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights
+    and widths, for any b and any H and W that are multiples of 8 (a student: 16) and of `pad_multiple` from 32. Samples
+    are reflected at the lower and right edge to multiples of `pad_multiple` before they are fused, as `Fuser` does.
 
     Example::
 
         Path("model.stablehlo").write_bytes(export_fusion(Fuser.load().params, pad_multiple=8))
     """
-    step = math.lcm(8, pad_multiple)
+    net = network(params)
+    step = math.lcm(8, pad_multiple, GRAIN if isinstance(net, StudentNet) else 1)
     scope = export.SymbolicScope([f"h >= {-(-MIN_SIDE // step)}", f"w >= {-(-MIN_SIDE // step)}"])
     batch, height, width = export.symbolic_shape(f"b, {step}*h, {step}*w", scope=scope)
     canvas = jax.ShapeDtypeStruct((batch, height, width, 1), jnp.float32)
@@ -51,7 +54,7 @@ def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
     @jax.jit
     def fuse(visible, infrared, sizes):
         padded = -(-sizes // pad_multiple) * pad_multiple
-        fused = FusionNet().apply(params, _mirrored(visible, sizes), _mirrored(infrared, sizes), padded)
+        fused = net.apply(params, _mirrored(visible, sizes), _mirrored(infrared, sizes), padded)
         return zero_outside(cast(Array, fused), sizes)
 
     return export.export(fuse, platforms=PLATFORMS)(canvas, canvas, sizes).serialize()

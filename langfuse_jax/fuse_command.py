@@ -31,6 +31,8 @@ def fuse_command(args) -> int:
     if args.video:
         from langfuse_jax.video import fuse_video
 
+        if args.checkpoint is None and args.model is None:
+            args.model = "student"  # which keeps up with a camera
         return fuse_video(args, partial(_load_fuser, args))
     if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
         raise UserError(
@@ -71,7 +73,7 @@ def _load_fuser(args):
     from langfuse_jax.fuser import Fuser
 
     keep_programs(args.compilation_cache)
-    return Fuser.load(args.checkpoint)
+    return Fuser.load(args.checkpoint, model=args.model)
 
 
 def _processes(args):

@@ -15,7 +15,11 @@ from langfuse_jax.canvas import Size, fit_network, place
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.weights import TENSORS, load_fusion
+from langfuse_jax.models.student import StudentNet
+from langfuse_jax.tiles import canvas_side, fuse_tiles
+from langfuse_jax.weights import TENSORS, load_fusion, network
+
+MODELS = ("fusion", "student")  # whose weights come with the package
 
 
 class Fuser:
@@ -34,24 +38,32 @@ class Fuser:
 
     def __init__(self, params: dict, metadata: dict | None = None):
         self.params = jax.device_put(params)
+        self.net = network(params)
         self.metadata = metadata or {}
 
     @classmethod
-    def load(cls, path: str | os.PathLike | None = None) -> "Fuser":
-        """The weights of the package, or those of a folder: `fusion.safetensors` and `fusion.json`, a training's work
-        directory that has only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP`
-        in it). Raises UserError for any other folder.
+    def load(cls, path: str | os.PathLike | None = None, *, model: str | None = None) -> "Fuser":
+        """The weights of the package, of `model` "fusion" (the default) or "student", or those of a folder.
+
+        A folder holds `fusion.safetensors` and `fusion.json`; or it is a training's work directory that has only
+        checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
+        UserError for any other folder or model, and for both at once.
 
         Example::
 
-            Fuser.load()  # those of the package
+            Fuser.load()  # the fusion network of the package
+            Fuser.load(model="student")  # its small, fast imitation
             Fuser.load("runs/mine")  # what `langfuse-jax train --workdir runs/mine` has made so far
         """
         if path is None:
-            folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "fusion"
+            if model not in (None, *MODELS):
+                raise UserError(f"model {model!r}: is none of {', '.join(MODELS)}")
+            folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / (model or MODELS[0])
             if not (folder / TENSORS).is_file():
                 raise UserError(f"{folder}: this installation has no default weights; give --checkpoint DIR")
             return cls(*load_fusion(folder))
+        if model is not None:
+            raise UserError(f"--model {model}: is for weights of the package; leave it out with --checkpoint {path}")
         folder = Path(path)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "no such folder"
@@ -65,7 +77,11 @@ class Fuser:
         raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
 
     def __call__(
-        self, visible: Shaped[np.ndarray | Array, "..."], infrared: Shaped[np.ndarray | Array, "..."]
+        self,
+        visible: Shaped[np.ndarray | Array, "..."],
+        infrared: Shaped[np.ndarray | Array, "..."],
+        *,
+        tile: int | None = None,
     ) -> Float32[np.ndarray, "..."]:
         """The fused image, float32 in [0, 1], in the shape of `visible`.
 
@@ -73,7 +89,13 @@ class Fuser:
         w and b. The network sees luma (BT.601); a colour visible image keeps its chroma, clipped to RGB. uint16 counts
         as /65535, raw thermal counts are first to be mapped (`images.thermal_to_unit`). Raises UserError for other
         shapes, types and values, and for sides under 32 pixels.
+
+        With `tile`, a multiple of 16, a student fuses tiles of so many pixels a side, one after the other, with the
+        memory of one and one program for any size; the result is the same. The fusion network, whose norms see the
+        whole image, cannot: UserError.
         """
+        if tile is not None and not isinstance(self.net, StudentNet):
+            raise UserError(f"tile: {tile}, but the fusion network needs the whole image; use a student, or no tiles")
         shape = np.shape(visible)
         seen, felt = _batched(visible, "visible"), _batched(infrared, "infrared")
         if seen.shape[:3] != felt.shape[:3]:
@@ -85,7 +107,7 @@ class Fuser:
             raise UserError(f"visible is {_size(seen)} (batch x height x width): sides must be at least {MIN_SIDE}")
         luma, chroma = rgb_to_ycbcr(seen) if seen.shape[3] == 3 else (seen[..., 0], None)
         heat = rgb_to_ycbcr(felt)[0] if felt.shape[3] == 3 else felt[..., 0]
-        fused = self._fuse_gray(luma, heat)
+        fused = self._fuse_gray(luma, heat) if tile is None else self._fuse_tiles(luma, heat, tile)
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
 
     def _fuse_gray(self, visible, infrared):
@@ -95,8 +117,12 @@ class Fuser:
         canvas = fit_network(size)
         # An image that fills its canvas needs no masks, which take a little time.
         sizes = None if canvas == size else np.tile(np.int32(size), (len(visible), 1))
-        fused = _fuse(self.params, place(visible, canvas), place(infrared, canvas), sizes)
+        fused = _fuse(self.net, self.params, place(visible, canvas), place(infrared, canvas), sizes)
         return np.array(fused)[:, :h, :w, 0]
+
+    def _fuse_tiles(self, visible, infrared, tile):
+        program = self.program((canvas_side(tile),) * 2, 1)
+        return np.stack([fuse_tiles(program, v, i, tile) for v, i in zip(visible, infrared, strict=True)])
 
     def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
         """The image as the network is to see it: reflected to multiples of "pad_multiple".
@@ -131,17 +157,18 @@ class Fuser:
         """
         image = jax.ShapeDtypeStruct((batch, *canvas, 1), np.float32)
         sizes = jax.ShapeDtypeStruct((batch, 2), np.int32)
-        return partial(_fuse.lower(self.params, image, image, sizes).compile(), self.params)
+        return partial(_fuse.lower(self.net, self.params, image, image, sizes).compile(), self.params)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=0)
 def _fuse(
+    net: FusionNet | StudentNet,
     params: dict,
     visible: Float[Array, "b h w 1"],
     infrared: Float[Array, "b h w 1"],
     sizes: Int32[Array, "b 2"] | None,
 ) -> Float[Array, "b h w 1"]:
-    return cast(Array, FusionNet().apply(params, visible, infrared, sizes))
+    return cast(Array, net.apply(params, visible, infrared, sizes))
 
 
 def _restore_params(workdir, step=None):

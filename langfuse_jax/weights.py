@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -15,13 +16,30 @@ from safetensors import SafetensorError
 from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.student import StudentNet
 
 TENSORS, METADATA = "fusion.safetensors", "fusion.json"
 FORMAT, VERSION = "langfuse_jax.fusion", 1
 
 
+def network(params: Mapping) -> FusionNet | StudentNet:
+    """The network that parameters are of, told by their names; the fusion network where it is in doubt.
+
+    >>> from langfuse_jax import Fuser
+    >>> type(network(Fuser.load(model="student").params)).__name__
+    'StudentNet'
+    """
+    return StudentNet() if "mix" in params.get("params", ()) else FusionNet()
+
+
+def refuse_student(params: Mapping, origin: str) -> None:
+    """Raises UserError, naming `origin`, for parameters of a student where those of a fusion network are needed."""
+    if isinstance(network(params), StudentNet):
+        raise UserError(f"{origin}: holds a student; give the folder of a fusion network")
+
+
 def save_fusion(folder: str | os.PathLike, params: dict, *, dtype: DTypeLike = np.float32, metadata: dict) -> None:
-    """Writes `params`, as `FusionNet().init` returns them, in float16 or float32, and what is to be known of them.
+    """Writes `params`, as `init` of a `network` returns them, in float16 or float32, and what is to be known of them.
 
     The tensors are flat, "params/decoder/..."; `metadata` is anything JSON can hold. Each file appears whole or not at
     all. Raises UserError for parameters that are not the network's or that `dtype` cannot hold (NaN, overflow).
@@ -47,7 +65,7 @@ def save_fusion(folder: str | os.PathLike, params: dict, *, dtype: DTypeLike = n
 
 
 def load_fusion(folder: str | os.PathLike) -> tuple[dict, dict]:
-    """Parameters for `FusionNet().apply`, in float32, and the metadata of a folder written by `save_fusion`.
+    """Parameters of a `network`, in float32, and the metadata of a folder written by `save_fusion`.
 
     Raises UserError, naming the file, when one is missing, damaged or of another version, and naming the tensors when
     they are not exactly those of the network.
@@ -79,10 +97,11 @@ def load_fusion(folder: str | os.PathLike) -> tuple[dict, dict]:
 
 
 def _check(flat, path):
-    """The keys and shapes of a fresh network, and finite values, or a UserError that names what is wrong."""
+    """The keys and shapes of a fresh network and finite values, or a UserError that names what is wrong."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+    net = network(traverse_util.unflatten_dict(flat, sep="/"))
     # A key made in here, not outside, is no program to compile.
-    tree = jax.eval_shape(lambda *images: FusionNet().init(jax.random.key(0), *images), image, image)
+    tree = jax.eval_shape(lambda *images: net.init(jax.random.key(0), *images), image, image)
     shapes = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
     problems = []
     if missing := sorted(shapes.keys() - flat.keys()):

@@ -13,7 +13,7 @@ from langfuse_jax.convert.files import read_tensors, write_torch
 from langfuse_jax.convert.tables import CONV, CONV_TRANSPOSE, LINEAR, Rule, to_flax, to_source
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
-from langfuse_jax.weights import load_fusion, save_fusion
+from langfuse_jax.weights import load_fusion, refuse_student, save_fusion
 
 
 def _layer(source, target, transform):
@@ -144,6 +144,7 @@ def _to_torch(args):
     if Path(args.out_encoder).resolve() == Path(args.out_decoder).resolve():
         raise UserError(f"--out-decoder {args.out_decoder}: is the file of --out-encoder too; give another name")
     params, metadata = load_fusion(args.to_torch)
+    refuse_student(params, f"--to-torch {args.to_torch}")
     encoder, decoder = fusion_to_torch(params)
     write_torch({args.out_encoder: encoder, args.out_decoder: decoder})
     print(f"{args.out_encoder}, {args.out_decoder}: state dicts of the published encoder and decoder")

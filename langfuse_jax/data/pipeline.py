@@ -8,7 +8,7 @@ from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
 from jaxtyping import Float
 
-from langfuse_jax.data.scenes import Scenes
+from langfuse_jax.data.scenes import NamedScenes
 from langfuse_jax.errors import UserError
 
 # Crops that are flat in both sources teach nothing: they are drawn again, at most this often.
@@ -17,23 +17,33 @@ _DRAWS = 10
 
 
 def random_crop(
-    visible: Float[np.ndarray, "h w"], infrared: Float[np.ndarray, "h w"], size: int, rng: np.random.Generator
+    visible: Float[np.ndarray, "h w"],
+    infrared: Float[np.ndarray, "h w"],
+    size: int,
+    rng: np.random.Generator,
+    **others: Float[np.ndarray, "h w"],
 ) -> dict[str, Float[np.ndarray, "s s 1"]]:
-    """The same random size x size window of both, reflect-padded where the image is smaller.
+    """The same random size x size window of both, and of others, reflect-padded where the image is smaller.
 
     A window whose standard deviation is below 0.05 in both is drawn again, at most ten times.
     """
-    pair = {"visible": visible, "infrared": infrared}
+    images = {"visible": visible, "infrared": infrared, **others}
     missing = [max(0, size - n) for n in visible.shape]
     if any(missing):
         border = [(n // 2, n - n // 2) for n in missing]
-        pair = {role: np.pad(image, border, mode="reflect") for role, image in pair.items()}
+        images = {role: np.pad(image, border, mode="reflect") for role, image in images.items()}
     for _ in range(_DRAWS):
-        top, left = (rng.integers(0, n - size + 1) for n in pair["visible"].shape)
-        crops = {role: image[top : top + size, left : left + size, None] for role, image in pair.items()}
-        if any(crop.std() >= _FLAT for crop in crops.values()):
+        top, left = (rng.integers(0, n - size + 1) for n in images["visible"].shape)
+        crops = {role: image[top : top + size, left : left + size, None] for role, image in images.items()}
+        if any(crops[role].std() >= _FLAT for role in ("visible", "infrared")):
             break
     return {role: crop.astype(np.float32) for role, crop in crops.items()}
+
+
+def _crop(images, size, rng):
+    """`random_crop` of visible and infrared, and of what a teacher made of them, if it is there."""
+    visible, infrared, *taught = images
+    return random_crop(visible, infrared, size, rng, **dict(zip(("taught",), taught, strict=False)))
 
 
 class TrainingData:
@@ -44,7 +54,7 @@ class TrainingData:
     (i + n)-th and so on, so the shares are disjoint and cover the epoch.
 
     Args:
-        scenes: to draw from.
+        scenes: to draw from; each visible, infrared and maybe a third image, by name "taught".
         crop: side of the windows.
         batch_size: of all processes together.
         process: (index, count) of this process.
@@ -56,7 +66,7 @@ class TrainingData:
 
     def __init__(
         self,
-        scenes: Scenes,
+        scenes: NamedScenes,
         *,
         crop: int,
         batch_size: int,
@@ -80,7 +90,7 @@ class TrainingData:
         self._size = batch_size // count
         self._batches = (
             order.map(scenes.__getitem__)
-            .random_map(lambda pair, rng: random_crop(pair[0], pair[1], crop, rng))[index::count]
+            .random_map(lambda images, rng: _crop(images, crop, rng))[index::count]
             .batch(self._size, drop_remainder=True)
         )
 
@@ -103,7 +113,7 @@ class TrainingData:
 
 
 class BatchIterator(grain.DatasetIterator):
-    """{"visible", "infrared"}, (b, crop, crop, 1) in [0, 1], batch by batch.
+    """{"visible", "infrared"} (and "taught"), (b, crop, crop, 1) in [0, 1], batch by batch.
 
     Its state, for checkpoints, is the number of the next batch: good for any number of workers and processes.
     """

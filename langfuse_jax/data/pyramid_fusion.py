@@ -1,12 +1,15 @@
 """Classical fusion on a Laplacian pyramid (Burt & Adelson, 1983), with hot targets kept, and its enhancement.
 
-It makes the images that the compact CLIP learns to call well fused.
+It makes the images that the compact CLIP learns to call well fused, and those that guide the start of a training.
+`gaussian_blur` to `pyramid_fuse` take numpy arrays, and JAX arrays under jit.
 """
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
-Image = Float32[np.ndarray, "h w"]
+Image = Float32[np.ndarray | jax.Array, "h w"]
+Level = Float32[np.ndarray | jax.Array, "_ _"]
 
 
 def gaussian_blur(image: Image, sigma: float) -> Image:
@@ -15,7 +18,8 @@ def gaussian_blur(image: Image, sigma: float) -> Image:
         step = int(sigma / 2)
         height, width = image.shape
         rows, columns = -(-height // step), -(-width // step)
-        padded = np.pad(image, ((0, rows * step - height), (0, columns * step - width)), "edge")
+        xp = image.__array_namespace__()
+        padded = xp.pad(image, ((0, rows * step - height), (0, columns * step - width)), "edge")
         small = padded.reshape(rows, step, columns, step).mean((1, 3), dtype=np.float32)
         return _stretch(gaussian_blur(small, sigma / step), height, width, step)
     radius = max(1, int(3 * sigma + 0.5))
@@ -25,9 +29,10 @@ def gaussian_blur(image: Image, sigma: float) -> Image:
 
 def _filter(image, kernel):
     radius = len(kernel) // 2
+    xp = image.__array_namespace__()
     for axis in (0, 1):
         pad = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
-        padded = np.pad(image, pad, "reflect" if image.shape[axis] > radius else "symmetric")
+        padded = xp.pad(image, pad, "reflect" if image.shape[axis] > radius else "symmetric")
         length = image.shape[axis]
         taps = (padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(len(kernel)))
         image = sum(np.float32(weight) * tap for weight, tap in zip(kernel, taps, strict=True))
@@ -52,12 +57,14 @@ _TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
 def _expand(small, shape):
-    large = np.zeros(shape, np.float32)
-    large[::2, ::2] = small
+    xp = small.__array_namespace__()
+    rows, columns = small.shape
+    spread = xp.stack([small, xp.zeros_like(small)], axis=-1).reshape(rows, 2 * columns)
+    large = xp.stack([spread, xp.zeros_like(spread)], axis=1).reshape(2 * rows, 2 * columns)[: shape[0], : shape[1]]
     return _filter(large, 2 * _TAPS)
 
 
-def laplacian_pyramid(image: Image, levels: int) -> list[np.ndarray]:
+def laplacian_pyramid(image: Image, levels: int) -> list[Level]:
     """`levels` band-pass images, finest first, and the low-pass residue."""
     bands = []
     for _ in range(levels):
@@ -67,7 +74,7 @@ def laplacian_pyramid(image: Image, levels: int) -> list[np.ndarray]:
     return [*bands, image]
 
 
-def collapse(pyramid: list[np.ndarray]) -> np.ndarray:
+def collapse(pyramid: list[Level]) -> Image:
     """The image of a Laplacian pyramid."""
     image = pyramid[-1]
     for band in pyramid[-2::-1]:
@@ -77,12 +84,13 @@ def collapse(pyramid: list[np.ndarray]) -> np.ndarray:
 
 def hot_targets(infrared: Image) -> Image:
     """Saliency in [0, 1]: hotter than both the surroundings and most of the image."""
+    xp = infrared.__array_namespace__()
     smooth = gaussian_blur(infrared, 1.5)
-    middle, top = np.quantile(smooth[::4, ::4], (0.5, 0.995)).tolist()
-    everywhere = np.clip((smooth - middle) / (top - middle + 0.05), 0, 1)
+    middle, top = xp.quantile(smooth[::4, ::4], np.float32([0.5, 0.995]))
+    everywhere = xp.clip((smooth - middle) / (top - middle + 0.05), 0, 1)
     around = gaussian_blur(infrared, min(infrared.shape) / 12)
-    here = np.clip((smooth - around) / (0.6 * (top - middle) + 0.05), 0, 1)
-    return gaussian_blur(np.clip(4 * everywhere * here, 0, 1), 1.0)
+    here = xp.clip((smooth - around) / (0.6 * (top - middle) + 0.05), 0, 1)
+    return gaussian_blur(xp.clip(4 * everywhere * here, 0, 1), 1.0)
 
 
 def pyramid_fuse(visible: Image, infrared: Image) -> Image:
@@ -91,21 +99,22 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
     Bands are blended softly by local activity (the fourth power of smoothed magnitudes), so the choice does not
     flicker with noise.
     """
-    low, high = np.quantile(infrared[::4, ::4], (0.01, 0.998)).tolist()
+    xp = visible.__array_namespace__()
+    low, high = xp.quantile(infrared[::4, ::4], np.float32([0.01, 0.998]))
     # Half way to the full range: thermal cameras often use a fraction of it, which would leave people gray.
-    infrared = np.clip(0.5 * infrared + 0.5 * (infrared - low) / max(high - low, 0.25), 0, 1)
+    infrared = xp.clip(0.5 * infrared + 0.5 * (infrared - low) / xp.maximum(high - low, 0.25), 0, 1)
     saliency = hot_targets(infrared)
-    lifted = visible + saliency * np.maximum(infrared - visible, 0)
+    lifted = visible + saliency * xp.maximum(infrared - visible, 0)
     levels = max(1, min(5, int(np.log2(min(visible.shape) / 8))))
     fused = laplacian_pyramid(lifted, levels)
     other = laplacian_pyramid(infrared, levels)
     weight = 1 + 2 * saliency
     for level in range(levels):
-        first, second = gaussian_blur(np.abs(fused[level]), 1.5), gaussian_blur(np.abs(other[level]), 1.5) * weight
+        first, second = gaussian_blur(abs(fused[level]), 1.5), gaussian_blur(abs(other[level]), 1.5) * weight
         share = second**4 / (first**4 + second**4 + 1e-12)
         fused[level] = fused[level] + share * (other[level] - fused[level])
         weight = weight[::2, ::2]
-    return np.clip(collapse(fused), 0, 1)
+    return xp.clip(collapse(fused), 0, 1)
 
 
 def enhance(image: Image, *, contrast: float, sharpness: float, brightness: float) -> Image:

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -44,6 +45,17 @@ def read_scene(scene: Pair | Record) -> GrayPair:
         return read_record(scene)
     luma, _, infrared = read_pair(scene)
     return luma, infrared
+
+
+@runtime_checkable
+class NamedScenes(Protocol):
+    """What a training draws from: images by number, as many as there are, and what to call each scene."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]: ...
+
+    def name(self, index: int) -> str: ...
 
 
 class Scenes(Sequence):

@@ -1,5 +1,6 @@
 """Losses: pure functions on embeddings, images and features."""
 
+from langfuse_jax.losses.guide import guide_loss
 from langfuse_jax.losses.language import language_driven_loss, similarity_loss
 from langfuse_jax.losses.patches import entropy, informative
 from langfuse_jax.losses.perceptual import feature_bank, perceptual_loss
@@ -8,6 +9,7 @@ from langfuse_jax.losses.total import total_loss
 __all__ = [
     "entropy",
     "feature_bank",
+    "guide_loss",
     "informative",
     "language_driven_loss",
     "perceptual_loss",

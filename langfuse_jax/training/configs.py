@@ -1,7 +1,7 @@
 """Configs: Python files with `get_config()`, and overrides given as flags."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -45,10 +45,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 def check_values(config: ConfigDict) -> None:
     """Raises UserError for a number of a training's config that is too small, and for lists of the wrong kind."""
-    for limit, names in _LEAST.items():
-        for name in names:
-            if (value := _value(config, name)) < limit:
-                raise UserError(f"config.{name}: {value} is too small; use {limit} or more")
+    check_least(config, _LEAST)
     if not (config.steps or config.epochs):
         raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
     for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
@@ -58,6 +55,14 @@ def check_values(config: ConfigDict) -> None:
     fraction = config.patches.fraction
     if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
         raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
+
+
+def check_least(config: ConfigDict, least: Mapping[int, Sequence[str]]) -> None:
+    """Raises UserError for a number of `config` that is smaller than the one its name is listed under."""
+    for limit, names in least.items():
+        for name in names:
+            if (value := _value(config, name)) < limit:
+                raise UserError(f"config.{name}: {value} is too small; use {limit} or more")
 
 
 def _value(config, name):

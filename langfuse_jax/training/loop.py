@@ -24,6 +24,7 @@ from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip, in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.lossless import lossless_init
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
@@ -37,7 +38,7 @@ from langfuse_jax.training.speed import Speed, peak_flops, step_flops
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, init_state, make_train_step
 from langfuse_jax.training.trace import Trace
 from langfuse_jax.training.validation import make_scores, make_validation, write_line
-from langfuse_jax.weights import load_fusion, save_fusion
+from langfuse_jax.weights import load_fusion, refuse_student, save_fusion
 
 
 def train_command(args, overrides):
@@ -103,6 +104,8 @@ def train(
         raise UserError(f"config.clip_dtype: {config.clip_dtype!r} is unknown; use 'float32' or 'bfloat16'")
     if not 0 <= config.ema < 1:
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
+    if config.init not in ("normal", "lossless"):
+        raise UserError(f"config.init: {config.init!r} is unknown; use 'normal' or 'lossless'")
     check_division(config.batch_size, config.accumulate)
     recipe = make_recipe(config)
     clip = Clip.load(config.clip or None)
@@ -143,8 +146,12 @@ def train(
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = init_state(init_key, net, optimizer, config.crop)
+    if config.init == "lossless":
+        state = state.replace(params=lossless_init(init_key))
     if config.init_from:
-        state = state.replace(params=load_fusion(config.init_from)[0])
+        params = load_fusion(config.init_from)[0]
+        refuse_student(params, f"config.init_from: {config.init_from}")
+        state = state.replace(params=params)
     if config.ema:
         state = state.replace(average=state.params)
     iterator = iter(data)

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
-from langfuse_jax.losses import feature_bank, informative, perceptual_loss, total_loss
+from langfuse_jax.losses import feature_bank, guide_loss, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
@@ -51,7 +51,7 @@ class Recipe(NamedTuple):
     """The numbers of a step that are fixed when it is compiled.
 
     Attributes:
-        weights: factors of the four terms, see `losses.total_loss`.
+        weights: factors of the four terms, see `losses.total_loss`, and of "guide" (`losses.guide_loss`), if any.
         patches: windows cut from every image of the batch.
         patch_fraction: range of the windows' side, as a fraction of the crop's.
         entropy_threshold: bits that both sources of a patch must exceed to count.
@@ -191,6 +191,9 @@ def objective(
         perceptual=perceptual_loss(features, fused, visible, infrared),
         weights=recipe.weights,
     )
+    if weight := recipe.weights.get("guide", 0.0):
+        terms["guide"] = guide_loss(fused, visible, infrared)
+        total += weight * terms["guide"]
     return total, {**terms, "selected": valid.mean()}
 
 

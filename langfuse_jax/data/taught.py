@@ -1,0 +1,106 @@
+"""Scenes with what a teacher makes of them, kept on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import jax
+import numpy as np
+from jaxtyping import Float16, Float32
+from tqdm import tqdm
+
+from langfuse_jax.atomic import atomic_write, make_folder
+from langfuse_jax.canvas import MAX_BATCH, plan
+from langfuse_jax.data.scenes import Scenes
+from langfuse_jax.errors import UserError
+from langfuse_jax.fuser import Fuser
+from langfuse_jax.stream import fuse_stream, program_pixels
+
+_CANVASES = 4
+
+
+class TaughtScenes(Sequence):
+    """`taught[i]`: visible luma, infrared and the teacher's fused image, (h, w) each, in [0, 1].
+
+    What the teacher makes of the whole scenes is computed once, by `teach`, and kept in a folder of its own (named by
+    its weights) in `folder`, as float16: a training may be stopped and go on, and no number of scenes fills the memory.
+
+    Args:
+        scenes: to fuse. One that cannot be read is passed over as `Scenes` does it.
+        teacher: the fuser.
+        folder: where the teacher's images go.
+
+    >>> from langfuse_jax.data.scenes import list_scenes
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 1, 48, 64)
+    >>> taught = TaughtScenes(Scenes(list_scenes("data/roads")), Fuser.load(model="student"), "kept")
+    >>> taught.teach()
+    >>> [image.shape for image in taught[0]]
+    [(48, 64), (48, 64), (48, 64)]
+    """
+
+    def __init__(self, scenes: Scenes, teacher: Fuser, folder: str | Path):
+        self._scenes, self._teacher = scenes, teacher
+        self._folder = Path(folder) / f"teacher_{fingerprint(teacher.params)}"
+
+    def _path(self, index):
+        return self._folder / f"{index:06d}.npy"
+
+    def teach(self) -> None:
+        """Fuses, by the teacher, the scenes that the folder lacks. Raises UserError where it cannot be written."""
+        make_folder(self._folder)
+        missing = [i for i in range(len(self)) if not self._path(i).is_file()]
+        if not missing:
+            return
+        teacher = self._teacher
+        sizes = [teacher.extended_size(self._scenes[i][0].shape) for i in missing]
+        canvases = dict.fromkeys(plan(sizes, _CANVASES, program_pixels()), MAX_BATCH)
+
+        def write(index, _, fused):
+            with atomic_write(self._path(index)) as file:
+                np.save(file, fused.astype(np.float16))
+            progress.update()
+
+        def failed(_, error):
+            raise error
+
+        def read(index):
+            visible, infrared = self._scenes[index]
+            return visible, None, infrared
+
+        with tqdm(total=len(missing), disable=None, unit="image", desc="teacher") as progress:
+            fuse_stream(teacher, missing, read, write, canvases=canvases, threads=2, failed=failed)
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(  # type: ignore[override]  # no slices
+        self, index: int
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float16[np.ndarray, "h w"]]:
+        visible, infrared = self._scenes[index]
+        try:
+            taught = np.load(self._path(index), mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._path(index)}: cannot be read ({error}); remove it, and it is made anew") from error
+        if taught.shape != visible.shape:
+            raise UserError(
+                f"{self._path(index)}: is of another size than its scene, which was changed; remove {self._folder}"
+            )
+        return visible, infrared, taught
+
+    def name(self, index: int) -> str:
+        """What to call scene `index`, see `Scenes.name`."""
+        return self._scenes.name(index)
+
+
+def fingerprint(params: dict) -> str:
+    """Eight hexadecimal digits that other parameters do not share.
+
+    >>> fingerprint({"a": np.ones(1)}) == fingerprint({"a": np.ones(1)}) != fingerprint({"a": np.zeros(1)})
+    True
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(cast(jax.Array, leaf)).tobytes())
+    return digest.hexdigest()[:8]

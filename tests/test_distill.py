@@ -1,0 +1,222 @@
+"""Distillation: the command, what it leaves, going on after a stop, and its errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from quick_training import draw_scenes
+
+from langfuse_jax.cli import main
+from langfuse_jax.data.scenes import Scenes, list_scenes
+from langfuse_jax.data.taught import TaughtScenes
+from langfuse_jax.errors import UserError
+from langfuse_jax.fuser import Fuser
+from langfuse_jax.losses.imitation import imitation_loss, similarity_to_teacher
+from langfuse_jax.models.student import StudentNet
+from langfuse_jax.training.distill import turned
+from langfuse_jax.weights import load_fusion, save_fusion
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "student.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    draw_scenes(folder)
+    return folder
+
+
+def _flags(data, workdir, **values):
+    values = {
+        "data.root": data,
+        "data.train": "('night',)",
+        "data.validation": "night",
+        "crop": 32,
+        "batch_size": 2,
+        "steps": 30,
+        "warmup_steps": 2,
+        "checkpoint_every": 10,
+        "scores_every": 10,
+        "log_every": 10,
+        **values,
+    }
+    overrides = [f"--config.{key}={value}" for key, value in values.items()]
+    return ["distill", "--config", str(CONFIG), "--workdir", str(workdir), *overrides]
+
+
+@pytest.fixture(scope="module")
+def student(data, tmp_path_factory):
+    """The workdir of a short distillation."""
+    workdir = tmp_path_factory.mktemp("runs") / "student"
+    assert main(_flags(data, workdir)) == 0
+    return workdir
+
+
+def test_it_learns_and_leaves_a_student(student, data, tmp_path):
+    losses = [json.loads(line)["loss"] for line in (student / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
+    scores = [json.loads(line) for line in (student / "scores.jsonl").read_text().splitlines()]
+    assert [score["step"] for score in scores] == [10, 20, 30] and scores[-1]["ssim"] > scores[0]["ssim"]
+    params, metadata = load_fusion(student)
+    assert metadata["ssim_to_teacher"] == round(scores[-1]["ssim"], 4) and metadata["data"]["pairs"] == 3
+    assert isinstance(Fuser(params).net, StudentNet)
+    assert (student / "sheet.png").stat().st_size > 1000
+    sources = [str(data / "night" / role / "0.png") for role in ("visible", "infrared")]
+    out = tmp_path / "fused.png"
+    fuse = ["fuse", "--visible", sources[0], "--infrared", sources[1], "--checkpoint", str(student), "--out", str(out)]
+    assert main(fuse) == 0 and out.exists()
+
+
+def test_the_teacher_sees_whole_scenes_once(student, data):
+    scenes = Scenes(list_scenes(data / "night"))
+    (folder,) = (student / "training").glob("teacher_*")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    taught = TaughtScenes(scenes, Fuser.load(), student / "training")
+    taught.teach()
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    visible, infrared, fused = taught[1]
+    np.testing.assert_allclose(fused, Fuser.load()(visible, infrared), atol=1e-3)
+    path = folder / "000002.npy"
+    kept = path.read_bytes()
+    np.save(path, np.zeros((4, 4), np.float16))
+    with pytest.raises(UserError, match=r"000002.npy: is of another size"):
+        taught[2]
+    path.write_bytes(kept[:50])
+    with pytest.raises(UserError, match=r"000002.npy: cannot be read .*; remove it"):
+        taught[2]
+    path.write_bytes(kept)
+
+
+def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
+    """SIGTERM saves, and the same command gives the same student in the end."""
+    argv = _flags(data, tmp_path / "again")
+    code = (
+        "import os, signal, sys, langfuse_jax.training.distill as d\n"
+        "write = d.TrainingLog.write\n"
+        "def stop(self, step, *args, **kwargs):\n"
+        "    write(self, step, *args, **kwargs)\n"
+        "    if step == 14: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "d.TrainingLog.write = stop\n"
+        "from langfuse_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=environment)
+    assert done.returncode == 75 and "before step 15" in done.stderr, done.stderr
+    assert not (tmp_path / "again" / "fusion.safetensors").exists()
+    assert main(argv) == 0
+    for a, b in zip(*(jax.tree.leaves(load_fusion(f)[0]) for f in (student, tmp_path / "again")), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_unfinished_student_fuses(student, tmp_path):
+    """From its checkpoints alone."""
+    (tmp_path / "checkpoints").symlink_to(student / "checkpoints")
+    visible, infrared = np.random.default_rng(0).uniform(size=(2, 40, 50)).astype(np.float32)
+    np.testing.assert_allclose(
+        Fuser.load(tmp_path)(visible, infrared), Fuser.load(student)(visible, infrared), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "config.steps: 0 is too small; use 1 or more"),
+        ({"crop": 16}, "config.crop: 16 is too small; use 32 or more"),
+        ({"ema": 1.0}, "config.ema: 1.0 is no decay"),
+        ({"teacher": "{student}"}, "config.teacher: {student}: holds a student"),
+        ({"teacher": "nowhere"}, "nowhere: no such folder"),
+        ({"data.validation": "nowhere"}, "nowhere: no such folder"),
+        ({"batch_size": 4}, "config.batch_size: 4 is more than the 3 pairs"),
+        ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.002 -> 0.5"),
+    ],
+)
+def test_users_errors_are_one_line(student, data, capsys, tmp_path, values, message):
+    workdir = student if "learning_rate" in values else tmp_path / "out"
+    values = {key: str(value).format(student=student) for key, value in values.items()}
+    assert main(_flags(data, workdir, **values)) == 2
+    error = capsys.readouterr().err
+    assert message.format(student=student) in error and error.count("\n") == 1, error
+
+
+def test_training_and_conversion_refuse_a_student(student, data, capsys, tmp_path):
+    smoke = str(CONFIG.with_name("smoke.py"))
+    argv = ["train", "--config", smoke, "--workdir", str(tmp_path / "w"), f"--config.data.root={data}"]
+    argv += ["--config.data.train=('night',)", "--config.data.validation=", f"--config.init_from={student}"]
+    assert main(argv) == 2
+    assert "holds a student" in capsys.readouterr().err
+    outputs = ["--out-encoder", str(tmp_path / "e.pt"), "--out-decoder", str(tmp_path / "d.pt")]
+    assert main(["convert", "fusion", "--to-torch", str(student), *outputs]) == 2
+    assert "holds a student" in capsys.readouterr().err
+    assert not (tmp_path / "e.pt").exists()
+
+
+def test_loss_by_hand():
+    """A difference of 0.1 everywhere, and a step of 0.2 in the left half of four columns."""
+    taught = jnp.full((1, 32, 32, 1), 0.5)
+    total, terms = imitation_loss(taught + 0.1, taught)
+    assert terms["pixels"] == pytest.approx(0.1, rel=1e-5) and abs(terms["differences"]) < 1e-6
+    c1 = (0.01 * 255) ** 2
+    ssim = (2 * 127.5 * 153 + c1) / (127.5**2 + 153**2 + c1)  # no variance: the luminance term alone
+    assert terms["ssim"] == pytest.approx(ssim, rel=1e-4)
+    assert total == pytest.approx(0.1 + 1 - ssim, rel=1e-4)
+    stepped = taught.at[:, :, :16].add(0.2)
+    assert imitation_loss(stepped, taught)[1]["differences"] == pytest.approx(0.2 / 31, rel=1e-4)
+
+
+def test_loss_has_finite_gradients_at_its_minimum():
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 24, 24, 1)), jnp.float32)
+    grads = jax.jit(jax.grad(lambda x: imitation_loss(x, image)[0]))(image)
+    assert np.isfinite(grads).all()
+    flat = jnp.full((1, 24, 24, 1), 0.3)
+    assert np.isfinite(jax.grad(lambda x: imitation_loss(x, flat)[0])(flat)).all()
+
+
+def test_similarity_is_that_of_torchmetrics_definition():
+    """Against a direct computation of Wang's SSIM with a Gaussian window, written with loops."""
+    rng = np.random.default_rng(1)
+    a, b = rng.uniform(size=(2, 14, 13))
+    t = np.arange(11) - 5
+    window = np.exp(-(t**2) / (2 * 1.5**2))
+    window = np.outer(window, window) / window.sum() ** 2
+    values = []
+    for i in range(4):
+        for j in range(3):
+            x, y = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            mx, my = (window * x).sum(), (window * y).sum()
+            vx, vy = (window * x * x).sum() - mx**2, (window * y * y).sum() - my**2
+            cov = (window * x * y).sum() - mx * my
+            values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
+    got = similarity_to_teacher(jnp.asarray(a[None], jnp.float32), jnp.asarray(b[None], jnp.float32))
+    assert got.item() == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_three_images_turn_alike():
+    batch = jnp.asarray(np.random.default_rng(0).uniform(size=(16, 6, 6, 1)), jnp.float32)
+    key = jax.random.key(5)
+    both = turned(key, batch), turned(key, 2 * batch)
+    np.testing.assert_allclose(2 * both[0], both[1], rtol=1e-6)
+    positions = {
+        tuple(np.argwhere(np.asarray(x[..., 0]) == float(o.max()))[0]) for x, o in zip(both[0], batch, strict=True)
+    }
+    assert len(positions) > 4
+    changed = [not np.array_equal(x, o) for x, o in zip(both[0], batch, strict=True)]
+    assert 8 <= sum(changed) <= 16
+
+
+def test_saved_students_come_back(tmp_path):
+    image = jnp.zeros((1, 32, 32, 1))
+    params = StudentNet().init(jax.random.key(0), image, image)
+    save_fusion(tmp_path, params, metadata={})
+    assert isinstance(Fuser.load(tmp_path).net, StudentNet)
+    with pytest.raises(UserError, match="--model student: is for weights of the package"):
+        Fuser.load(tmp_path, model="student")
+    with pytest.raises(UserError, match="model 'teacher': is none of fusion, student"):
+        Fuser.load(model="teacher")
