@@ -28,6 +28,7 @@ import torch
 import torch_fusion
 
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights import TENSORS, load_fusion
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,8 @@ def latency(h, w, rounds):
     sizes = jnp.array([[h - 5, w - 9]], jnp.int32)
     plain = jax.jit(FusionNet().apply).lower(params, *ours).compile()
     ragged = jax.jit(FusionNet().apply).lower(params, *ours, sizes).compile()
+    small = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS.with_name("student"))[0])
+    student = jax.jit(StudentNet().apply).lower(small, *ours).compile()
     network = torch_fusion.load(WEIGHTS / TENSORS)
     theirs = [torch.from_numpy(image).permute(0, 3, 1, 2) for image in pair]
     with torch.inference_mode():
@@ -62,13 +65,14 @@ def latency(h, w, rounds):
             (
                 lambda: plain(params, *ours).block_until_ready(),
                 lambda: ragged(params, *ours, sizes).block_until_ready(),
+                lambda: student(small, *ours).block_until_ready(),
                 lambda: network(*theirs),
             ),
             rounds,
         )
-    for name, measured in zip(("ours", "ours, on a canvas", "PyTorch"), times, strict=True):
+    for name, measured in zip(("ours", "ours, on a canvas", "student", "PyTorch"), times, strict=True):
         (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
-        print(f"| {h}x{w} | {name} | {wall:.0f} | {cpu:.0f} | {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
+        print(f"| {h}x{w} | {name} | {wall:.0f} | {cpu:.0f} | {ratio[0]:.3g} / {ratio[1]:.3g} |", flush=True)
 
 
 # A process starts out with the peak memory of the one that started it, which here is large: hence one between.

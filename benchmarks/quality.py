@@ -1,9 +1,10 @@
-"""The default weights against what anyone can do without a network, on the 21 VIFB pairs, with a sheet of them all.
+"""The models of the package against what anyone can do without a network, with sheets of all pairs.
 
-    python benchmarks/quality.py --data-root DATA --out runs/quality [--checkpoint DIR]
+    python benchmarks/quality.py --data-root DATA --out runs/quality [--dataset roadscene_split] [--checkpoint DIR]
 
-Prints means over the pairs, of gray images rounded to 8 bits: the nine usual metrics (convention cddfuse), each
-method's mean rank over them, the correlation with each source. Higher is not always better: noise raises EN, SF and AG.
+Prints means over the pairs, of gray images rounded to 8 bits: the nine usual metrics (convention cddfuse) and SSIM with
+its usual constants, each method's mean rank over the ten, the correlation with each source. Higher is not always
+better: noise raises EN, SF and AG.
 """
 
 import argparse
@@ -30,12 +31,19 @@ def correlation(a, b):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
-    parser.add_argument("--checkpoint", help="default: the weights in the package")
+    parser.add_argument("--dataset", default="vifb", help="its test part, where it has one (vifb)")
+    parser.add_argument("--checkpoint", help="a model instead of the two of the package")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    pairs = list_scenes(Path(args.data_root) / "vifb")
-    methods = BASELINES | {"langfuse_jax": Fuser.load(args.checkpoint)}
+    pairs = list_scenes(Path(args.data_root) / args.dataset, "test")
+    models = (
+        {"checkpoint": Fuser.load(args.checkpoint)}
+        if args.checkpoint
+        else {"fusion": Fuser.load(), "student": Fuser.load(model="student")}
+    )
+    methods = BASELINES | models
+    shown = ("Laplacian pyramid", *models)
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
         visible, infrared = read_scene(pair)
@@ -43,21 +51,23 @@ def main():
         for name, image in fused.items():
             levels = [to_uint8(x).astype(np.float32) for x in (image, visible, infrared)]
             with_sources = (correlation(levels[0], source) for source in levels[1:])
-            scores[name].append((*evaluate(*levels).values(), *with_sources))
-        rows.append((infrared, visible, fused["Laplacian pyramid"], fused["langfuse_jax"]))
+            ssim = evaluate(*levels, metrics=("SSIM",), convention="corrected")["SSIM"]
+            scores[name].append((*evaluate(*levels).values(), ssim, *with_sources))
+        rows.append((infrared, visible, *(fused[name] for name in shown)))
     means = {name: np.mean(values, axis=0) for name, values in scores.items()}
-    # All of USUAL are better when higher.
-    table = np.stack([values[: len(USUAL)] for values in means.values()])
+    # All of them are better when higher.
+    names = (*USUAL, "SSIM_L255")
+    table = np.stack([values[: len(names)] for values in means.values()])
     ranks = (table[None] > table[:, None]).sum(1).mean(1) + 1
-    print(f"| method | {' | '.join(USUAL)} | mean rank | correlation with visible | with infrared |")
-    print("|" + "---|" * (len(USUAL) + 4))
+    print(f"| method | {' | '.join(names)} | mean rank | correlation with visible | with infrared |")
+    print("|" + "---|" * (len(names) + 4))
     for (name, values), rank in zip(means.items(), ranks, strict=True):
-        shown = [f"{value:.3g}" for value in values]
-        print(f"| {name} | {' | '.join([*shown[:-2], f'{rank:.2f}', *shown[-2:]])} |")
+        cells = [f"{value:.3g}" for value in values]
+        print(f"| {name} | {' | '.join([*cells[:-2], f'{rank:.2f}', *cells[-2:]])} |")
     for start in range(0, len(rows), ROWS):
-        names = "-".join(pair.stem for pair in pairs[start : start + ROWS : ROWS - 1])
-        sheet = grid(rows[start : start + ROWS], ("infrared", "visible", "Laplacian pyramid", "langfuse_jax"))
-        write_png(args.out / f"{names}.png", sheet)
+        stems = [pair.stem for pair in pairs[start : start + ROWS]]
+        sheet = grid(rows[start : start + ROWS], ("infrared", "visible", *shown))
+        write_png(args.out / f"{stems[0]}-{stems[-1]}.png", sheet)
 
 
 if __name__ == "__main__":

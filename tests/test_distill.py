@@ -18,7 +18,7 @@ from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.data.taught import TaughtScenes
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
-from langfuse_jax.losses.imitation import imitation_loss, similarity_to_teacher
+from langfuse_jax.losses.imitation import imitation_loss, similarity
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.training.distill import turned
 from langfuse_jax.weights import load_fusion, save_fusion
@@ -194,7 +194,7 @@ def test_similarity_is_that_of_torchmetrics_definition():
             vx, vy = (window * x * x).sum() - mx**2, (window * y * y).sum() - my**2
             cov = (window * x * y).sum() - mx * my
             values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
-    got = similarity_to_teacher(jnp.asarray(a[None], jnp.float32), jnp.asarray(b[None], jnp.float32))
+    got = similarity(jnp.asarray(a[None], jnp.float32), jnp.asarray(b[None], jnp.float32))
     assert got.item() == pytest.approx(np.mean(values), rel=1e-4)
 
 

@@ -15,7 +15,7 @@ def imitation_loss(
         fused, taught: (b, h, w, 1) in [0, 1], at least 11 pixels a side.
 
     Returns:
-        A float32 scalar and its terms "pixels", "differences" and "ssim" (`similarity_to_teacher`, higher is better).
+        A float32 scalar and its terms "pixels", "differences" and "ssim" (`similarity`, higher is better).
 
     >>> image = jnp.tile(jnp.linspace(0, 1, 32)[:, None], (1, 1, 32))[..., None]
     >>> round(float(imitation_loss(image, image)[0]), 5)
@@ -25,16 +25,16 @@ def imitation_loss(
     terms = {
         "pixels": jnp.abs(error).mean(),
         "differences": jnp.abs(jnp.diff(error, axis=1)).mean() + jnp.abs(jnp.diff(error, axis=2)).mean(),
-        "ssim": similarity_to_teacher(fused[..., 0], taught[..., 0]).mean(),
+        "ssim": similarity(fused[..., 0], taught[..., 0]).mean(),
     }
     return terms["pixels"] + terms["differences"] + (1 - terms["ssim"]), terms
 
 
-def similarity_to_teacher(fused: Float[Array, "b h w"], taught: Float[Array, "b h w"]) -> Float[Array, " b"]:
+def similarity(fused: Float[Array, "b h w"], taught: Float[Array, "b h w"]) -> Float[Array, " b"]:
     """SSIM of images in [0, 1] in the form of Wang et al., 2004: 11 x 11 Gaussian window, dynamic range 1; at most 1.
 
     >>> image = jnp.tile(jnp.linspace(0, 1, 32), (1, 32, 1))
-    >>> round(similarity_to_teacher(image, image).item(), 5)
+    >>> round(similarity(image, image).item(), 5)
     1.0
     """
     # Gray levels of 0 to 255, each source the same image: the sum of two equal similarities.

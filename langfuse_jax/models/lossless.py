@@ -4,6 +4,10 @@ Instance norms and rectifiers stand in the way of an identity, but not of a pair
 relu(x) - relu(-x) = x, and a norm without parameters leaves what is normalised as it is. So each pixel of a source
 travels as such a pair: three strided convolutions sort the pixels of 8 x 8 blocks into 64 pairs (128 channels, all
 there are), and three transposed ones put them back. Channels that are left over start from noise and add nothing.
+
+What the norms take away, how bright each source is and how much contrast it has, comes back by the styles: they become
+means of max(x - t, 0) for eight thresholds t, from which random features and a ridge regression on drawn histograms
+tell mean and standard deviation, by which the decoder's first residual block shifts and scales each source.
 """
 
 import jax
@@ -14,11 +18,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
 
 _MEAN, _CONTRAST = 0.45, 0.08  # of the first fused images, before tanh
-_MODULATED = 0.1  # what the decoder's residual blocks add at first, in units of what they add it to
+_THRESHOLDS = np.arange(8) / 8
+_USUAL_MEAN, _USUAL_CONTRAST = 0.45, 0.2  # mean and standard deviation of a source to which nothing need be added
+_MODULATED = 0.1  # what the decoder's second residual block adds at first, in units of what they add it to
 
 
 def lossless_init(key: PRNGKeyArray) -> PyTree:
-    """Parameters for `FusionNet().apply` whose first fused images are the sum of both sources, each standardised.
+    """Parameters for `FusionNet().apply` whose first fused images are the sources' average, its contrast normalised.
 
     Sharp from the first step: a training need not learn to draw, only what to take from which source.
 
@@ -32,6 +38,8 @@ def lossless_init(key: PRNGKeyArray) -> PyTree:
     rng = np.random.default_rng(np.asarray(jax.random.key_data(noise_key)))
     for role in ("content_visible", "content_infrared"):
         _encoder(params[role], rng)
+    for role in ("style_visible", "style_infrared"):
+        _style(params[role], rng)
     _decoder(params["decoder"], rng)
     return jax.tree.map(jnp.asarray, {"params": params})
 
@@ -57,16 +65,27 @@ def _encoder(params, rng):
                 _join(kernel[1, 1], [pixel], pixel)
 
 
+def _style(params, rng):
+    """Style k of a source becomes the mean of max(x - k / 8, 0)."""
+    kernel = _noise(params["stem"]["kernel"], rng)
+    kernel[..., :8] = 0
+    kernel[3, 3, 0, :8] = 1
+    params["stem"]["bias"][:8] = -_THRESHOLDS
+    for name in ("down_0", "down_1", "down_2"):
+        kernel = _noise(params[name]["kernel"], rng)
+        kernel[..., :8] = 0
+        kernel[:, :, range(8), range(8)] = 1 / 16
+    params["head"]["kernel"][:] = np.eye(*params["head"]["kernel"].shape[2:])
+
+
 def _decoder(params, rng):
-    for name in ("block_0", "block_1"):
-        for conv in ("conv_0", "conv_1"):
-            _noise(params[name][conv]["kernel"], rng)
-    modulation = params["mlp"]["dense_2"]
-    modulation["kernel"] *= 0.1
-    # Block, norm, (shift, scale), channel.
-    modulation["bias"].reshape(2, 2, 2, 256)[:, :, 0] = 0
-    modulation["bias"].reshape(2, 2, 2, 256)[:, 0, 1] = 1
-    modulation["bias"].reshape(2, 2, 2, 256)[:, 1, 1] = _MODULATED
+    for conv in ("conv_0", "conv_1"):
+        kernel = params["block_0"][conv]["kernel"]
+        kernel[:] = 0
+        for pixel in range(128):
+            _join(kernel[1, 1], [pixel], pixel)
+        _noise(params["block_1"][conv]["kernel"], rng)
+    _modulation(params["mlp"], rng)
     for level, name in enumerate(("up_0", "up_1", "up_2")):
         kernel = _noise(params[name]["kernel"], rng)
         side = 4 >> level  # of a block of pixels that one place of the output holds
@@ -80,6 +99,46 @@ def _decoder(params, rng):
     head["kernel"][:] = 0
     head["kernel"][3, 3, :4, 0] = np.array([1, -1, 1, -1]) * _CONTRAST
     head["bias"][:] = _MEAN
+
+
+def _modulation(mlp, rng):
+    """From both styles, the scale of what the first residual block adds to each source; the rest starts constant."""
+    first, second, last = (mlp[f"dense_{i}"] for i in range(3))
+    first["kernel"][:] = 0
+    second["kernel"][:], second["bias"][:] = np.eye(256), 0
+    last["kernel"][:] = 0
+    # Block, norm, (shift, scale), channel.
+    bias, kernel = last["bias"].reshape(2, 2, 2, 256), last["kernel"].reshape(256, 2, 2, 2, 256)
+    bias[:, :, 0], bias[:, 0, 1], bias[1, 1, 1] = 0, 1, _MODULATED
+    styles, means, contrasts = _histograms(rng)
+    signs = np.tile([1, -1], 64)
+    for source in (0, 1):
+        hidden = slice(128 * source, 128 * (source + 1))
+        first["kernel"][8 * source : 8 * (source + 1), hidden] = rng.normal(0, 4, (8, 128))
+        first["bias"][hidden] = rng.uniform(-1, 1, 128)
+        features = np.maximum(
+            styles @ first["kernel"][8 * source : 8 * (source + 1), hidden] + first["bias"][hidden], 0
+        )
+        features = np.concatenate([features, np.ones((len(features), 1))], 1)
+        # Each source comes as 5 x and gets 2 (a x + b): it leaves as it was, but for a factor common to both.
+        # That factor, of the norms to come, is larger where means differ little: less of them keeps the brightness.
+        wished = np.stack([0.7 * (means - _USUAL_MEAN), contrasts - _USUAL_CONTRAST], 1) * 2.5 / _USUAL_CONTRAST
+        gram = features.T @ features + 1e-4 * len(features) * np.eye(features.shape[1])
+        weights = np.linalg.solve(gram, features.T @ wished)
+        kernel[hidden, 0, 1, 0, hidden] = weights[:-1, :1] * signs
+        bias[0, 1, 0, hidden] = weights[-1, 0] * signs
+        kernel[hidden, 0, 1, 1, hidden] = weights[:-1, 1:]
+        bias[0, 1, 1, hidden] = weights[-1, 1]
+
+
+def _histograms(rng, number=4000, pixels=512):
+    """Styles (number, 8), means and standard deviations (number,) of drawn gray levels with one or two humps."""
+    centres, widths = rng.uniform(0, 1, (number, 2, 1)), rng.uniform(0.01, 0.2, (number, 2, 1))
+    share = rng.uniform(0, 1, (number, 1)) * rng.integers(0, 2, (number, 1))
+    hump = (rng.uniform(size=(number, pixels)) < share)[:, None]
+    levels = centres + widths * rng.normal(size=(number, 1, pixels))
+    levels = np.where(hump[:, 0], levels[:, 1], levels[:, 0]).clip(0, 1)
+    return np.maximum(levels[..., None] - _THRESHOLDS, 0).mean(1), levels.mean(1), levels.std(1)
 
 
 def _join(matrix, sources, target):

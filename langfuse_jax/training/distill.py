@@ -22,7 +22,7 @@ from langfuse_jax.data.taught import TaughtScenes, fingerprint
 from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
-from langfuse_jax.losses.imitation import imitation_loss, similarity_to_teacher
+from langfuse_jax.losses.imitation import imitation_loss, similarity
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.sheet import grid
 from langfuse_jax.training import checkpoints
@@ -46,10 +46,8 @@ def distill_command(args, overrides) -> None:
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, overrides)
     command = shlex.join(["langfuse-jax", "distill", "--config", args.config, "--workdir", args.workdir, *overrides])
-    similarity = distill(config, args.workdir, command=command)
-    print(
-        f"{args.workdir}: a student of mean SSIM {similarity:.4f} to its teacher; fuse with --checkpoint {args.workdir}"
-    )
+    mean = distill(config, args.workdir, command=command)
+    print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")
 
 
 def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> float:
@@ -60,7 +58,7 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     teacher | student) and the model for `Fuser.load`.
 
     Returns:
-        The mean SSIM to the teacher (`losses.imitation.similarity_to_teacher`) over whole validation images; over the
+        The mean SSIM to the teacher (`losses.imitation.similarity`) over whole validation images; over the
         training images where the config names no validation dataset.
     """
     check_least(config, _LEAST)
@@ -108,13 +106,13 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
             if step > start and step % config.checkpoint_every == 0:
                 save(state)
             if config.scores_every and step > start and step % config.scores_every == 0:
-                write_line(workdir / "scores.jsonl", step, {"ssim": similarity(state.final, unseen)[0]})
+                write_line(workdir / "scores.jsonl", step, {"ssim": score(state.final, unseen)[0]})
             state, metrics = step_function(state, next(iterator), key)
             keep = step % config.log_every == 0 or step == config.steps - 1
             log.write(step, metrics, rate(step), keep=keep)
         if start < config.steps:
             save(state)
-        mean, rows = similarity(state.final, unseen)
+        mean, rows = score(state.final, unseen)
     write_line(workdir / "scores.jsonl", config.steps, {"ssim": mean})
     write_png(workdir / "sheet.png", grid(rows, ("infrared", "visible", "teacher", "student")))
     metadata = {
@@ -177,10 +175,10 @@ def turned(key: PRNGKeyArray, images: Float[Array, "b s s 1"]) -> Float[Array, "
     return jnp.where(flips[2], images.swapaxes(1, 2), images)
 
 
-def similarity(params: PyTree, scenes: TaughtScenes) -> tuple[float, list]:
+def score(params: PyTree, scenes: TaughtScenes) -> tuple[float, list]:
     """Mean SSIM of a student's fused images to the teacher's, and rows for a sheet of some scenes spread over them."""
     student = Fuser(params)
-    scored = jax.jit(similarity_to_teacher)
+    scored = jax.jit(similarity)
     shown = set(np.linspace(0, len(scenes) - 1, min(_SHEET_ROWS, len(scenes))).round().astype(int).tolist())
     values, rows = [], []
     for i in range(len(scenes)):

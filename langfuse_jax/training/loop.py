@@ -106,6 +106,8 @@ def train(
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     if config.init not in ("normal", "lossless"):
         raise UserError(f"config.init: {config.init!r} is unknown; use 'normal' or 'lossless'")
+    if not 0 <= config.fading < 1:
+        raise UserError(f"config.fading: {config.fading} is no share; use 0 for none, or a number below 1 such as 0.7")
     check_division(config.batch_size, config.accumulate)
     recipe = make_recipe(config)
     clip = Clip.load(config.clip or None)
@@ -273,6 +275,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
         patches=count,
         patch_fraction=tuple(config.patches.fraction),
         entropy_threshold=config.patches.entropy_threshold,
+        fading=config.fading,
         noise=config.noise,
         select_first=first,
         clip_chunk=chunk,

@@ -55,6 +55,7 @@ class Recipe(NamedTuple):
         patches: windows cut from every image of the batch.
         patch_fraction: range of the windows' side, as a fraction of the crop's.
         entropy_threshold: bits that both sources of a patch must exceed to count.
+        fading: the most that a source is mixed with gray, see `fade`; losses and network see it.
         noise: standard deviation of the noise that the network, not the losses, sees on its inputs.
         select_first: 0, or the most patches of an image that are embedded: the first of those that count, standing for
             all of them (see `first_valid`), so that filtered patches cost no embedding.
@@ -68,6 +69,7 @@ class Recipe(NamedTuple):
     patches: int = 32
     patch_fraction: tuple[float, float] = (0.5, 0.8)
     entropy_threshold: float = 6.0
+    fading: float = 0.0
     noise: float = 0.03
     select_first: int = 0
     clip_chunk: int = 0
@@ -107,6 +109,11 @@ def fusion_loss(
     view_key, noise_key, window_key = jax.random.split(key, 3)
     view_keys, noise_keys = (jax.vmap(jax.random.fold_in, (None, 0))(key, places) for key in (view_key, noise_key))
     visible, infrared = augment_pairs(view_keys, batch["visible"], batch["infrared"])
+    if recipe.fading:
+        fading_keys = jax.vmap(jax.random.fold_in, (0, None))(view_keys, 1)
+        visible, infrared = jax.vmap(partial(fade, most=recipe.fading))(
+            fading_keys, jnp.stack([visible, infrared], 1)
+        ).swapaxes(0, 1)
     draw = jax.vmap(partial(jax.random.normal, shape=(2, *visible.shape[1:])), out_axes=1)
     windows = random_windows(window_key, recipe.patches, visible.shape[1], fraction=recipe.patch_fraction)
     return objective(
@@ -120,6 +127,16 @@ def fusion_loss(
         vision=vision,
         recipe=recipe,
     )
+
+
+def fade(key: PRNGKeyArray, images: Float[Array, "n h w 1"], *, most: float) -> Float[Array, "n h w 1"]:
+    """Each image mixed with a random gray by a random share of up to `most`: sources of all contrasts and brightnesses.
+
+    >>> fade(jax.random.key(0), jnp.ones((2, 1, 1, 1)), most=0.0).ravel().tolist()
+    [1.0, 1.0]
+    """
+    share, gray = jax.random.uniform(key, (2, len(images), 1, 1, 1))
+    return images + most * share * (gray - images)
 
 
 def objective(
