@@ -11,10 +11,14 @@ from pathlib import Path
 
 
 def get_config():
-    c = runpy.run_path(str(Path(__file__).with_name("cpu.py")))["get_config"]()
+    c = runpy.run_path(str(Path(__file__).with_name("default.py")))["get_config"]()
     c.crop = 64
     c.batch_size = 2
     c.patches.count = 4
+    c.loss.perceptual = 40.0  # of the feature bank, beside the compact CLIP's words
+    c.gradient_clip = 10.0
+    c.learning_rate = 2e-4
+    c.epochs = 0
     c.steps = 20
     c.warmup_steps = 5
     c.log_every = 1

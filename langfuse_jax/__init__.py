@@ -10,11 +10,12 @@ _HOME = {
     "CutPrompt": "langfuse_jax.errors",
     "FusionNet": "langfuse_jax.models.fusion",
     "Fuser": "langfuse_jax.fuser",
+    "StudentNet": "langfuse_jax.models.student",
     "TextEmbeddings": "langfuse_jax.text",
     "UserError": "langfuse_jax.errors",
 }
 
-__all__ = ["Clip", "CutPrompt", "Fuser", "FusionNet", "TextEmbeddings", "UserError", "__version__"]
+__all__ = ["Clip", "CutPrompt", "Fuser", "FusionNet", "StudentNet", "TextEmbeddings", "UserError", "__version__"]
 
 
 def __getattr__(name):

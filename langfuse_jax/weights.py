@@ -33,7 +33,13 @@ def network(params: Mapping) -> FusionNet | StudentNet:
 
 
 def refuse_student(params: Mapping, origin: str) -> None:
-    """Raises UserError, naming `origin`, for parameters of a student where those of a fusion network are needed."""
+    """Raises UserError, naming `origin`, for parameters of a student where those of a fusion network are needed.
+
+    Example::
+
+        params, metadata = load_fusion("runs/mine")
+        refuse_student(params, "runs/mine")
+    """
     if isinstance(network(params), StudentNet):
         raise UserError(f"{origin}: holds a student; give the folder of a fusion network")
 

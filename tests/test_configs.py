@@ -16,7 +16,7 @@ from langfuse_jax.training.loop import make_recipe
 from langfuse_jax.training.step import Frozen, init_state, make_train_step
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "compact_clip")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("compact_clip", "student"))
 
 
 def _load(name):

@@ -94,6 +94,7 @@ def test_the_teacher_sees_whole_scenes_once(student, data):
     path.write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
     """SIGTERM saves, and the same command gives the same student in the end."""
     argv = _flags(data, tmp_path / "again")

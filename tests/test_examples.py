@@ -39,6 +39,7 @@ ENTRY_POINTS = (
     "sheet",
     "stream",
     "text",
+    "tiles",
     "weights",
 )
 

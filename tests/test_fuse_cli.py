@@ -137,6 +137,7 @@ def test_no_pair_left_is_still_status_one(pairs, fuse):
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/bad.png/o.png", "cannot be written"),
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o --checkpoint {t}/vi", "{t}/vi: has neither"),
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o --checkpoint {t}/x", "{t}/x: no such folder"),
+        ("--visible {t}/vi --infrared {t}/ir --out {t}/o --model student", "--model student: is for weights of the"),
     ],
 )
 def test_users_errors_are_one_line_and_status_two(pairs, checkpoint, capsys, argv, message):

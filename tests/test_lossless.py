@@ -57,6 +57,7 @@ def test_every_pixel_of_both_sources_arrives(params, apply):
     assert np.corrcoef(detail(seen).ravel(), wished.ravel())[0, 1] > 0.97
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_dead(params):
     """Every parameter that reaches the image has a gradient, but for biases that a norm takes away."""
     visible, infrared = (jnp.asarray(x)[None, ..., None] for x in _textures(64, 64))

@@ -14,7 +14,7 @@ from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training.speed import Speed, peak_flops
-from langfuse_jax.training.step import Frozen, Recipe, make_gradient
+from langfuse_jax.training.step import Frozen, Recipe, fade, make_gradient
 
 
 class Blend(FusionNet):
@@ -90,6 +90,35 @@ def test_views_and_noise_belong_to_the_sample(gradient):
         batch = {"visible": crops[0][order], "infrared": crops[1][order]}
         results.append(function(PARAMS, batch, jax.random.key(2), frozen))
     _assert_same(*results)
+
+
+def test_the_guide_adds_its_weighted_term(gradient):
+    """To the loss and to the gradient; without a weight it is not computed."""
+    plain, guided, doubled = (
+        gradient(RECIPE._replace(weights={**PUBLISHED_WEIGHTS, "guide": w})) for w in (0.0, 5.0, 10.0)
+    )
+    assert "guide" not in plain[0] and guided[0]["guide"] > 0
+    np.testing.assert_allclose(guided[0]["loss"], plain[0]["loss"] + 5 * guided[0]["guide"], rtol=1e-5)
+    first, second, third = (side[1]["params"]["mix"] for side in (plain, guided, doubled))
+    np.testing.assert_allclose(third - second, second - first, rtol=1e-3, atol=1e-5)
+    assert np.abs(second - first).max() > 1e-3
+
+
+def test_fading_mixes_each_image_with_a_gray():
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 40, 40, 1)), jnp.float32)
+    faded = np.stack([jax.jit(partial(fade, most=0.7))(jax.random.key(i), images) for i in range(40)])
+    contrast = faded.std((2, 3, 4)) / np.asarray(images.std((1, 2, 3)))
+    assert 0.3 <= contrast.min() < 0.4 and 0.9 < contrast.max() <= 1
+    assert faded.min() >= 0 and faded.max() <= 1
+    assert np.abs(contrast[:, 0] - contrast[:, 1]).mean() > 0.1  # the two are not faded alike
+    flat = faded - contrast[..., None, None, None] * np.asarray(images)
+    assert flat.std((2, 3, 4)).max() < 1e-6
+
+
+def test_fading_changes_what_losses_and_network_see(gradient):
+    plain, faded = gradient(), gradient(RECIPE._replace(fading=0.5))
+    assert faded[0]["perceptual"] != plain[0]["perceptual"]
+    _assert_same(gradient(RECIPE._replace(fading=0.5), 2), faded)
 
 
 def test_frozen_matrices_cast_once_give_the_same_embeddings():

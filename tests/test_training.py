@@ -120,6 +120,13 @@ def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):
         assert line[name] == pytest.approx(before[name], rel=0.05) and line[name] != before[name]
 
 
+@pytest.mark.parametrize(("name", "value"), [("init", "zeros"), ("fading", 1.0)])
+def test_a_start_that_is_unknown(root, tmp_path, name, value):
+    with pytest.raises(UserError, match=f"config.{name}: '?{value}"):
+        train(load_config(str(SMOKE), _overrides(root, **{name: value})), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.parametrize("name", ["float16", "half"])
 def test_unknown_clip_dtype(root, tmp_path, name):
     with pytest.raises(UserError, match=f"config.clip_dtype: '{name}'"):

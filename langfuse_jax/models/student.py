@@ -79,8 +79,10 @@ def repeat_edges(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h2
     """
     if sizes is not None:
         for axis in (1, 2):
-            places = jnp.minimum(jnp.arange(x.shape[axis]), sizes[:, axis - 1, None] - 1)
-            x = jnp.take_along_axis(x, jnp.expand_dims(places, (2, 3) if axis == 1 else (1, 3)), axis)
+            end = jnp.expand_dims(sizes[:, axis - 1], (1, 2, 3))
+            edge = jnp.take_along_axis(x, end - 1, axis)
+            place = jnp.expand_dims(jnp.arange(x.shape[axis]), (0, 2, 3) if axis == 1 else (0, 1, 3))
+            x = jnp.where(place < end, x, edge)
     return jnp.pad(x, ((0, 0), *((0, -side % GRAIN) for side in x.shape[1:3]), (0, 0)), mode="edge")
 
 
