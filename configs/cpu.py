@@ -8,7 +8,7 @@
 
 `DATA` holds roadscene, msrs and vifb, each with `visible` and `infrared`.
 
-Hardware: two CPU cores, 4 GiB. Expected time: XX (measured). Expected result, measured: the sheets and numbers of
+Hardware: two CPU cores, 4 GiB. Expected time: 38 and 4 minutes (measured). Expected result, measured: the numbers of
 README.
 """
 
@@ -21,17 +21,16 @@ def get_config():
     c.init = "lossless"
     c.crop = 192
     c.batch_size = 2
-    c.fading = 0.7
     c.noise = 0.0  # the published noise makes the network a denoiser, and so smooth
     c.ema = 0.998
     c.patches.count = 16
     # In place of the perceptual term, whose substitute for VGG19 is slow to learn from.
     c.loss.perceptual = 0.0
-    c.loss.guide = 60.0
+    c.loss.guide = 40.0
     c.epochs = 0
-    c.steps = 400
+    c.steps = 250
     c.learning_rate = 1e-4
-    c.warmup_steps = 40
+    c.warmup_steps = 30
     c.gradient_clip = 10.0
-    c.checkpoint_every = c.sheet.every = c.scores.every = 200
+    c.checkpoint_every = c.sheet.every = c.scores.every = 125
     return c

@@ -17,6 +17,7 @@ def get_config():
     c.loss.whole = c.loss.patch = c.loss.similarity = 0.0
     c.loss.guide = 10.0
     c.patches.count = 1
+    c.fading = 0.7  # not beside the words: faded patches have too little entropy to count
     c.steps = 3600
     c.learning_rate = 2e-4
     c.warmup_steps = 100
