@@ -117,6 +117,7 @@ def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_an_unfinished_student_fuses(student, tmp_path):
     """From its checkpoints alone."""
     (tmp_path / "checkpoints").symlink_to(student / "checkpoints")
@@ -126,6 +127,7 @@ def test_an_unfinished_student_fuses(student, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -147,6 +149,7 @@ def test_users_errors_are_one_line(student, data, capsys, tmp_path, values, mess
     assert message.format(student=student) in error and error.count("\n") == 1, error
 
 
+@pytest.mark.slow
 def test_training_and_conversion_refuse_a_student(student, data, capsys, tmp_path):
     smoke = str(CONFIG.with_name("smoke.py"))
     argv = ["train", "--config", smoke, "--workdir", str(tmp_path / "w"), f"--config.data.root={data}"]

@@ -7,6 +7,7 @@ import pytest
 
 from langfuse_jax.data.pyramid_fusion import gaussian_blur, pyramid_fuse
 from langfuse_jax.losses import guide_loss
+from langfuse_jax.losses.imitation import similarity
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import lossless_init
 
@@ -94,6 +95,7 @@ def test_guide_loss_by_numpy():
     for f, v, i in zip(fused, *pairs, strict=True):
         error = f - pyramid_fuse(v, i)
         total += np.abs(error).mean() + np.abs(np.diff(error, axis=0)).mean() + np.abs(np.diff(error, axis=1)).mean()
+        total += (1 - similarity(f[None], pyramid_fuse(v, i)[None]).item()) / 2
     images = [jnp.asarray(x)[..., None] for x in (fused, *pairs)]
     assert jax.jit(guide_loss)(*images).item() == pytest.approx(total / 2, rel=1e-4)
     sources = jax.grad(guide_loss, (1, 2))(*images)

@@ -32,7 +32,7 @@ class Conv(nn.Module):
     reflect: int = 0
     zeros: int = 0
     dtype: DTypeLike = jnp.float32
-    init: Initializer = kernel_init
+    kernel_init: Initializer = kernel_init
 
     def __call__(self, x: Float[Array, "b h w c"], sizes: Sizes = None) -> Float[Array, "b h2 w2 d"]:
         return joint_conv([self], x, sizes)
@@ -40,7 +40,7 @@ class Conv(nn.Module):
     @nn.compact
     def weights(self, channels: int) -> tuple[Float[Array, "k k c d"], Float[Array, "d"]]:
         """The kernel and the bias for inputs of so many channels, in `dtype`."""
-        kernel = self.param("kernel", self.init, (self.size, self.size, channels, self.features))
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, channels, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 

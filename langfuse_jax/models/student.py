@@ -49,7 +49,9 @@ class StudentNet(nn.Module):
 
         def conv(name, x, features, size=3):
             zeros = (size - 1) // 2
-            layer = Conv(features, size, zeros=zeros, dtype=self.dtype, init=nn.initializers.he_normal(), name=name)
+            layer = Conv(
+                features, size, zeros=zeros, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name
+            )
             return layer(x)
 
         def relu(x, per_cell):
