@@ -175,6 +175,7 @@ def test_loss_by_hand():
     assert imitation_loss(stepped, taught)[1]["differences"] == pytest.approx(0.2 / 31, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_loss_has_finite_gradients_at_its_minimum():
     image = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 24, 24, 1)), jnp.float32)
     grads = jax.jit(jax.grad(lambda x: imitation_loss(x, image)[0]))(image)

@@ -95,7 +95,7 @@ def test_guide_loss_by_numpy():
     for f, v, i in zip(fused, *pairs, strict=True):
         error = f - pyramid_fuse(v, i)
         total += np.abs(error).mean() + np.abs(np.diff(error, axis=0)).mean() + np.abs(np.diff(error, axis=1)).mean()
-        total += (1 - similarity(f[None], pyramid_fuse(v, i)[None]).item()) / 2
+        total += (1 - similarity(*(jnp.asarray(x)[None] for x in (f, pyramid_fuse(v, i)))).item()) / 2
     images = [jnp.asarray(x)[..., None] for x in (fused, *pairs)]
     assert jax.jit(guide_loss)(*images).item() == pytest.approx(total / 2, rel=1e-4)
     sources = jax.grad(guide_loss, (1, 2))(*images)

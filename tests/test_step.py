@@ -92,6 +92,7 @@ def test_views_and_noise_belong_to_the_sample(gradient):
     _assert_same(*results)
 
 
+@pytest.mark.slow
 def test_the_guide_adds_its_weighted_term(gradient):
     """To the loss and to the gradient; without a weight it is not computed."""
     plain, guided, doubled = (
@@ -115,6 +116,7 @@ def test_fading_mixes_each_image_with_a_gray():
     assert flat.std((2, 3, 4)).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_fading_changes_what_losses_and_network_see(gradient):
     plain, faded = gradient(), gradient(RECIPE._replace(fading=0.5))
     assert faded[0]["perceptual"] != plain[0]["perceptual"]

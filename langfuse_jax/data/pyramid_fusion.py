@@ -86,7 +86,7 @@ def hot_targets(infrared: Image) -> Image:
     """Saliency in [0, 1]: hotter than both the surroundings and most of the image."""
     xp = infrared.__array_namespace__()
     smooth = gaussian_blur(infrared, 1.5)
-    middle, top = xp.quantile(smooth[::4, ::4], np.float32([0.5, 0.995]))
+    middle, top = xp.quantile(smooth[::4, ::4], np.array([0.5, 0.995], np.float32))
     everywhere = xp.clip((smooth - middle) / (top - middle + 0.05), 0, 1)
     around = gaussian_blur(infrared, min(infrared.shape) / 12)
     here = xp.clip((smooth - around) / (0.6 * (top - middle) + 0.05), 0, 1)
@@ -100,7 +100,7 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
     flicker with noise.
     """
     xp = visible.__array_namespace__()
-    low, high = xp.quantile(infrared[::4, ::4], np.float32([0.01, 0.998]))
+    low, high = xp.quantile(infrared[::4, ::4], np.array([0.01, 0.998], np.float32))
     # Half way to the full range: thermal cameras often use a fraction of it, which would leave people gray.
     infrared = xp.clip(0.5 * infrared + 0.5 * (infrared - low) / xp.maximum(high - low, 0.25), 0, 1)
     saliency = hot_targets(infrared)
@@ -110,7 +110,7 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
     other = laplacian_pyramid(infrared, levels)
     weight = 1 + 2 * saliency
     for level in range(levels):
-        first, second = gaussian_blur(abs(fused[level]), 1.5), gaussian_blur(abs(other[level]), 1.5) * weight
+        first, second = gaussian_blur(xp.abs(fused[level]), 1.5), gaussian_blur(xp.abs(other[level]), 1.5) * weight
         share = second**4 / (first**4 + second**4 + 1e-12)
         fused[level] = fused[level] + share * (other[level] - fused[level])
         weight = weight[::2, ::2]

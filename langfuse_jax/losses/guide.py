@@ -1,5 +1,7 @@
 """The guide of a training's start: a classical fusion, which pixels can be compared with one by one."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,7 +29,7 @@ def guide_loss(
     >>> bool(guide_loss(image, image, image) < 0.1 < guide_loss(1 - image, image, image))
     True
     """
-    guide = jax.lax.stop_gradient(jax.vmap(pyramid_fuse)(visible[..., 0], infrared[..., 0]))
+    guide = jax.lax.stop_gradient(cast(Array, jax.vmap(pyramid_fuse)(visible[..., 0], infrared[..., 0])))
     error = fused[..., 0] - guide
     differences = jnp.abs(jnp.diff(error, axis=1)).mean() + jnp.abs(jnp.diff(error, axis=2)).mean()
     return jnp.abs(error).mean() + differences + (1 - similarity(fused[..., 0], guide).mean()) / 2

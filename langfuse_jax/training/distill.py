@@ -5,6 +5,7 @@ import shlex
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +147,7 @@ def make_distill_step(net: StudentNet, optimizer: optax.GradientTransformation, 
 
     def loss(params, batch, key):
         visible, infrared, taught = (turned(key, batch[role]) for role in ("visible", "infrared", "taught"))
-        return imitation_loss(net.apply(params, visible, infrared), taught.astype(jnp.float32))
+        return imitation_loss(cast(Array, net.apply(params, visible, infrared)), taught.astype(jnp.float32))
 
     def step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -183,7 +184,7 @@ def score(params: PyTree, scenes: TaughtScenes) -> tuple[float, list]:
     values, rows = [], []
     for i in range(len(scenes)):
         visible, infrared, taught = scenes[i]
-        fused, taught = student(visible, infrared), np.float32(taught)
+        fused, taught = student(visible, infrared), taught.astype(np.float32)
         values.append(scored(fused[None], taught[None]).item())
         if i in shown:
             rows.append((infrared, visible, taught, fused))
