@@ -88,10 +88,9 @@ def main():
             losses = [f"{(after < before).sum()} of {len(pairs)}", f"{before.mean():.3f}", f"{after.mean():.3f}"]
         print(f"| {goal or name} | " + " | ".join([*losses, *(f"{value:.4g}" for value in statistics[name])]) + " |")
     shown = next(i for i, scene in enumerate(scenes) if scene.stem == SHOWN)
-    images = {"infrared": pairs[shown][1], "visible": pairs[shown][0]}
-    images |= {name: fused[name][shown] / 255 for name in ("before", *list(GOALS)[:6])}
+    images = {name: fused[name][shown] / 255 for name in ("before", *list(GOALS)[:6])}
     names = list(images)
-    rows = [grid([[images[name] for name in row]], row) for row in (names[:3], names[3:6], names[6:])]
+    rows = [grid([[images[name] for name in row]], row) for row in (names[:4], names[:1] + names[4:])]
     write_png(args.out / "sheet.png", np.concatenate(rows))
 
 
