@@ -45,9 +45,8 @@ def get_config():
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
     # 0, or the most patches of an image that go through the CLIP: of those that count the first, for all of them.
     c.patches.select_first = 0
-    c.fading = (
-        0.0  # the most that each source is mixed with a random gray, for cameras of other contrasts; not published
-    )
+    # The most that each source is mixed with a random gray, for cameras of other contrasts; not published.
+    c.fading = 0.0
     c.noise = 0.03  # the network sees it, the losses do not
 
     # "guide" is not published: the distance to a classical fusion (losses.guide_loss), for a training's start; 0: none.

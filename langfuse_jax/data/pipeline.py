@@ -43,7 +43,8 @@ def random_crop(
 def _crop(images, size, rng):
     """`random_crop` of visible and infrared, and of what a teacher made of them, if it is there."""
     visible, infrared, *taught = images
-    return random_crop(visible, infrared, size, rng, **dict(zip(("taught",), taught, strict=False)))
+    others = {"taught": taught[0]} if taught else {}
+    return random_crop(visible, infrared, size, rng, **others)
 
 
 class TrainingData:
