@@ -14,6 +14,7 @@ import pytest
 from quick_training import draw_scenes
 
 from langfuse_jax.cli import main
+from langfuse_jax.data.faded import FadedScenes
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.data.taught import TaughtScenes
 from langfuse_jax.errors import UserError
@@ -38,6 +39,7 @@ def _flags(data, workdir, **values):
         "data.root": data,
         "data.train": "('night',)",
         "data.validation": "night",
+        "faded_copies": 1,
         "crop": 32,
         "batch_size": 2,
         "steps": 30,
@@ -75,14 +77,16 @@ def test_it_learns_and_leaves_a_student(student, data, tmp_path):
 
 
 def test_the_teacher_sees_whole_scenes_once(student, data):
-    scenes = Scenes(list_scenes(data / "night"))
-    (folder,) = (student / "training").glob("teacher_*")
+    scenes = FadedScenes(Scenes(list_scenes(data / "night")), copies=1, most=0.7)
+    (folder,) = (student / "training_faded_0.7").glob("teacher_*")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    taught = TaughtScenes(scenes, Fuser.load(), student / "training")
+    taught = TaughtScenes(scenes, Fuser.load(), student / "training_faded_0.7")
     taught.teach()
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
-    visible, infrared, fused = taught[1]
-    np.testing.assert_allclose(fused, Fuser.load()(visible, infrared), atol=1e-3)
+    for i in (1, 4):
+        visible, infrared, fused = taught[i]
+        np.testing.assert_allclose(fused, Fuser.load()(visible, infrared), atol=1e-3)
+    assert visible.std() < 0.99 * taught[1][0].std()  # the fourth is the first, faded
     path = folder / "000002.npy"
     kept = path.read_bytes()
     np.save(path, np.zeros((4, 4), np.float16))
@@ -137,7 +141,9 @@ def test_an_unfinished_student_fuses(student, tmp_path):
         ({"teacher": "{student}"}, "config.teacher: {student}: holds a student"),
         ({"teacher": "nowhere"}, "nowhere: no such folder"),
         ({"data.validation": "nowhere"}, "nowhere: no such folder"),
-        ({"batch_size": 4}, "config.batch_size: 4 is more than the 3 pairs"),
+        ({"fading": 1.0}, "config.fading: 1.0 is no share"),
+        ({"faded_copies": -1}, "config.faded_copies: -1 is too small"),
+        ({"batch_size": 4, "faded_copies": 0}, "config.batch_size: 4 is more than the 3 pairs"),
         ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.002 -> 0.5"),
     ],
 )

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from langfuse_jax.atomic import atomic_write, make_folder
 from langfuse_jax.canvas import MAX_BATCH, plan
-from langfuse_jax.data.scenes import Scenes
+from langfuse_jax.data.scenes import NamedScenes
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.stream import fuse_stream, program_pixels
@@ -31,7 +31,7 @@ class TaughtScenes(Sequence):
         teacher: the fuser.
         folder: where the teacher's images go.
 
-    >>> from langfuse_jax.data.scenes import list_scenes
+    >>> from langfuse_jax.data.scenes import Scenes, list_scenes
     >>> from langfuse_jax.example import write_night_scenes
     >>> write_night_scenes("data/roads", 1, 48, 64)
     >>> taught = TaughtScenes(Scenes(list_scenes("data/roads")), Fuser.load(model="student"), "kept")
@@ -40,7 +40,7 @@ class TaughtScenes(Sequence):
     [(48, 64), (48, 64), (48, 64)]
     """
 
-    def __init__(self, scenes: Scenes, teacher: Fuser, folder: str | Path):
+    def __init__(self, scenes: NamedScenes, teacher: Fuser, folder: str | Path):
         self._scenes, self._teacher = scenes, teacher
         self._folder = Path(folder) / f"teacher_{fingerprint(teacher.params)}"
 

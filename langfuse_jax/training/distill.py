@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
 from langfuse_jax.atomic import atomic_write, make_folder
+from langfuse_jax.data.faded import FadedScenes
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.data.taught import TaughtScenes, fingerprint
@@ -36,7 +37,7 @@ from langfuse_jax.weights import refuse_student, save_fusion
 
 _LEAST = {
     1: ("batch_size", "steps", "checkpoint_every", "log_every"),
-    0: ("scores_every", "learning_rate", "warmup_steps"),
+    0: ("scores_every", "learning_rate", "warmup_steps", "faded_copies"),
     32: ("crop",),
 }
 _SHEET_ROWS = 7
@@ -65,6 +66,8 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     check_least(config, _LEAST)
     if not 0 <= config.ema < 1:
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
+    if not 0 <= config.fading < 1:
+        raise UserError(f"config.fading: {config.fading} is no share; use 0 for none, or a number below 1 such as 0.7")
     workdir = Path(workdir)
     teacher = Fuser.load(config.teacher or None)
     refuse_student(teacher.params, f"config.teacher: {config.teacher}")
@@ -73,7 +76,10 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     training = [scene for folder in folders for scene in list_scenes(folder)]
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
     make_folder(workdir)
-    taught = TaughtScenes(Scenes(training, cache_mb=config.data.cache_mb), teacher, workdir / "training")
+    scenes = Scenes(training, cache_mb=config.data.cache_mb)
+    scenes = FadedScenes(scenes, copies=config.faded_copies, most=config.fading)
+    # What was taught with another fading is of no use.
+    taught = TaughtScenes(scenes, teacher, workdir / f"training_faded_{config.fading:g}")
     unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "validation")
     data = TrainingData(taught, crop=config.crop, batch_size=config.batch_size, seed=config.seed)
     iterator = iter(data)

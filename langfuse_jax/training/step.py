@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from langfuse_jax.data.faded import fade
 from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
 from langfuse_jax.losses import feature_bank, guide_loss, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
@@ -127,16 +128,6 @@ def fusion_loss(
         vision=vision,
         recipe=recipe,
     )
-
-
-def fade(key: PRNGKeyArray, images: Float[Array, "n h w 1"], *, most: float) -> Float[Array, "n h w 1"]:
-    """Each image mixed with a random gray by a random share of up to `most`: sources of all contrasts and brightnesses.
-
-    >>> fade(jax.random.key(0), jnp.ones((2, 1, 1, 1)), most=0.0).ravel().tolist()
-    [1.0, 1.0]
-    """
-    share, gray = jax.random.uniform(key, (2, len(images), 1, 1, 1))
-    return images + most * share * (gray - images)
 
 
 def objective(

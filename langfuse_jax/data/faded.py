@@ -1,0 +1,58 @@
+"""Scenes of other contrasts and brightnesses, as other cameras would see them."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
+
+from langfuse_jax.data.scenes import NamedScenes
+
+
+def fade(key: PRNGKeyArray, images: Float[Array, "n h w 1"], *, most: float) -> Float[Array, "n h w 1"]:
+    """Each image mixed with a random gray by a random share of up to `most`: sources of all contrasts and brightnesses.
+
+    >>> import jax.numpy as jnp
+    >>> fade(jax.random.key(0), jnp.ones((2, 1, 1, 1)), most=0.0).ravel().tolist()
+    [1.0, 1.0]
+    """
+    return _mixed(images, jax.random.uniform(key, (2, len(images), 1, 1, 1)), most)
+
+
+def _mixed(images, shares_and_grays, most):
+    share, gray = shares_and_grays
+    return images + most * share * (gray - images)
+
+
+class FadedScenes(Sequence):
+    """All of `scenes` as they are, then `copies` times more, every time faded otherwise: n (1 + copies) scenes.
+
+    Scene i + n k is the k-th copy of scene i, each of its sources faded by `fade`, the same whenever it is read.
+
+    >>> from langfuse_jax.data.scenes import Scenes, list_scenes
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 2, 48, 64)
+    >>> faded = FadedScenes(Scenes(list_scenes("data/roads")), copies=1, most=0.7)
+    >>> len(faded), bool(faded[0][0].std() > faded[2][0].std()), faded.name(2)
+    (4, True, 'data/roads/visible/0')
+    """
+
+    def __init__(self, scenes: NamedScenes, *, copies: int, most: float):
+        self._scenes, self._copies, self._most = scenes, copies, most
+
+    def __len__(self) -> int:
+        return len(self._scenes) * (1 + self._copies)
+
+    def __getitem__(  # type: ignore[override]  # no slices
+        self, index: int
+    ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        visible, infrared = self._scenes[index % len(self._scenes)]
+        if index < len(self._scenes):
+            return visible, infrared
+        draws = np.asarray(jax.random.uniform(jax.random.key(index), (2, 2, 1, 1)))
+        visible, infrared = _mixed(np.stack([visible, infrared]), draws, np.float32(self._most))
+        return visible, infrared
+
+    def name(self, index: int) -> str:
+        """What to call scene `index`, see `Scenes.name`."""
+        return self._scenes.name(index % len(self._scenes))
