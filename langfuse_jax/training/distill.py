@@ -76,8 +76,8 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     training = [scene for folder in folders for scene in list_scenes(folder)]
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
     make_folder(workdir)
-    scenes = Scenes(training, cache_mb=config.data.cache_mb)
-    scenes = FadedScenes(scenes, copies=config.faded_copies, most=config.fading)
+    plain = Scenes(training, cache_mb=config.data.cache_mb)
+    scenes = FadedScenes(plain, copies=config.faded_copies, most=config.fading)
     # What was taught with another fading is of no use.
     taught = TaughtScenes(scenes, teacher, workdir / f"training_faded_{config.fading:g}")
     unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "validation")
@@ -95,8 +95,8 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     state, key = checkpoints.restore(manager, state, iterator, key=key, config=config)
     with atomic_write(workdir / "config.json") as file:
         file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
-    for scenes in (taught, unseen):
-        scenes.teach()
+    for lesson in (taught, unseen):
+        lesson.teach()
     step_function = jax.jit(make_distill_step(net, optimizer, decay=config.ema), donate_argnums=0)
 
     start = int(state.step)
