@@ -1,6 +1,6 @@
 """The models of the package against what anyone can do without a network, with sheets of all pairs.
 
-    python benchmarks/quality.py --data-root DATA --out runs/quality [--dataset roadscene_split] [--checkpoint DIR]
+    python benchmarks/quality.py --data-root DATA --out runs/quality [--dataset roadscene_split] [--methods ...]
 
 Prints means over the pairs, of gray images rounded to 8 bits: the nine usual metrics (convention cddfuse) and SSIM with
 its usual constants, each method's mean rank over the ten, the correlation with each source. Higher is not always
@@ -11,9 +11,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from methods import DEFAULT, HELP, find_methods
 
-from langfuse_jax import Fuser
-from langfuse_jax.baselines import BASELINES
 from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images import to_uint8, write_png
 from langfuse_jax.metrics import evaluate
@@ -32,18 +31,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--dataset", default="vifb", help="its test part, where it has one (vifb)")
-    parser.add_argument("--checkpoint", help="a model instead of the two of the package")
+    parser.add_argument("--methods", nargs="+", default=DEFAULT, help=HELP)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
     pairs = list_scenes(Path(args.data_root) / args.dataset, "test")
-    models = (
-        {"checkpoint": Fuser.load(args.checkpoint)}
-        if args.checkpoint
-        else {"fusion": Fuser.load(), "student": Fuser.load(model="student")}
-    )
-    methods = BASELINES | models
-    shown = ("Laplacian pyramid", *models)
+    methods = find_methods(args.methods)
+    shown = [name for name in methods if name not in ("average", "elementwise max")]
     scores, rows = {name: [] for name in methods}, []
     for pair in pairs:
         visible, infrared = read_scene(pair)

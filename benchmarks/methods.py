@@ -1,0 +1,39 @@
+"""The ways to fuse that the benchmarks compare: each takes a visible and an infrared image (h, w) in [0, 1]."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from langfuse_jax import Fuser
+from langfuse_jax.baselines import BASELINES
+from langfuse_jax.data.pyramid_fusion import pyramid_fuse
+from langfuse_jax.models.lossless import lossless_init
+
+DEFAULT = (*BASELINES, "fusion", "student")
+HELP = (
+    f"names: {', '.join(DEFAULT)}, guide (the classical fusion that trainings start with), untrained (the network's "
+    "lossless start), or LABEL=DIR of a trained model"
+)
+
+_OTHERS: dict[str, Callable[[], Callable]] = {
+    "fusion": Fuser.load,
+    "student": lambda: Fuser.load(model="student"),
+    "guide": lambda: pyramid_fuse,
+    "untrained": lambda: Fuser(lossless_init(jax.random.key(0)), {"pad_multiple": 8}),
+}
+
+
+def find_methods(names: Sequence[str]) -> dict[str, Callable]:
+    """The methods by label, in order; see HELP. Ends the program where a name is none."""
+    methods = {}
+    for name in names:
+        label, _, folder = name.partition("=")
+        if folder:
+            methods[label] = Fuser.load(folder)
+        elif name in BASELINES:
+            methods[name] = BASELINES[name]
+        elif name in _OTHERS:
+            methods[name] = _OTHERS[name]()
+        else:
+            raise SystemExit(f"--methods: {name!r} is unknown; use {HELP}")
+    return methods
