@@ -5,7 +5,7 @@
 Prints, for each goal, on how many pairs the language-driven loss towards it is lower after the training than before,
 its means, and what changed in the images (0 to 255), as means over the pairs: towards infrared (correlation with the
 infrared minus correlation with the visible image), targets (how much brighter hot targets are than the rest), average
-gradient, mean and standard deviation. Draws one pair under six goals.
+gradient, mean and standard deviation. Draws goals.jpg, one pair under six goals.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from quality import correlation
+from sheets import tile, write_jpeg
 
 from langfuse_jax import Clip, Fuser
 from langfuse_jax.data.pyramid_fusion import hot_targets
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images import write_png
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.metrics.language import embed_images, language_scores
 from langfuse_jax.sheet import grid
@@ -26,7 +26,7 @@ from langfuse_jax.text import embed
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 
-# The first six are those that are to be obeyed; the last two are to compare with.
+# The first six are those that are to be obeyed; the last is to compare with.
 GOALS = {
     "salient": "an image with salient objects",
     "detailed": "an image with detailed background",
@@ -34,20 +34,18 @@ GOALS = {
     "infrared": "an infrared look",
     "soft": "a soft image with low detail",
     "bright": "a clear and bright image",
-    "default": "a clear image with detailed background and salient objects",
     "no words": "",
 }
-SHOWN = "manCall"  # the pair of the sheet
+SHOWN, WIDTH = "manCall", 300  # the pair of the sheet, and how wide its images are drawn
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
+    parser.add_argument("--train", default="('roadscene_split','msrs')", help="config.data.train")
     parser.add_argument("--start", help="model to start from (default: the weights in the package)")
-    parser.add_argument("--config", default="configs/cpu.py")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=1e-4)
-    parser.add_argument("--guide", type=float, default=20.0, help="weight of the guide, which the words work against")
+    parser.add_argument("--config", default="configs/steer.py")
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
@@ -59,13 +57,9 @@ def main():
         values = {
             "data.root": args.data_root,
             "data.validation": "",
+            "data.train": args.train,
             "init_from": start,
             "steps": args.steps,
-            "learning_rate": args.rate,
-            "warmup_steps": 8,
-            "checkpoint_every": args.steps,
-            "loss.guide": args.guide,
-            "ema": 0.0,
         }
         values |= (
             {"prompts.goal": f"({goal!r},)"} if goal else {"loss.whole": 0.0, "loss.patch": 0.0, "loss.similarity": 0.0}
@@ -88,10 +82,10 @@ def main():
             losses = [f"{(after < before).sum()} of {len(pairs)}", f"{before.mean():.3f}", f"{after.mean():.3f}"]
         print(f"| {goal or name} | " + " | ".join([*losses, *(f"{value:.4g}" for value in statistics[name])]) + " |")
     shown = next(i for i, scene in enumerate(scenes) if scene.stem == SHOWN)
-    images = {name: fused[name][shown] / 255 for name in ("before", *list(GOALS)[:6])}
-    names = list(images)
-    rows = [grid([[images[name] for name in row]], row) for row in (names[:4], names[:1] + names[4:])]
-    write_png(args.out / "sheet.png", np.concatenate(rows))
+    tiles = {name: tile(fused[name][shown] / 255, WIDTH) for name in fused}
+    names = ["before", *list(GOALS)[:6], "no words"]
+    rows = [grid([[tiles[name] for name in row]], row) for row in (names[:4], names[4:])]
+    write_jpeg(args.out / "goals.jpg", np.concatenate(rows))
 
 
 def _fuse(checkpoint, pairs):

@@ -32,7 +32,7 @@ def get_config():
         }
     )
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
-    c.init_from = ""  # folder of a trained model to start from; empty: fresh weights
+    c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})

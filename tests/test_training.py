@@ -23,6 +23,7 @@ from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
 from langfuse_jax.training.validation import write_line
+from langfuse_jax.weights import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 
@@ -103,6 +104,19 @@ def test_the_average_moves_as_said():
             average, {"bias": jnp.full(1, value)}, jnp.int32(step), decay=0.2
         )
         np.testing.assert_allclose(average["bias"], expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_it_starts_from_a_training_that_has_only_checkpoints(root, trained, tmp_path):
+    """With a learning rate of zero it ends with the parameters of the last checkpoint."""
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "checkpoints").symlink_to(trained[0] / "checkpoints")
+    overrides = _overrides(root, steps=1, learning_rate=0.0, init_from=unfinished)
+    train(load_config(str(SMOKE), overrides), tmp_path / "out")
+    ours, theirs = (jax.tree.leaves(load_fusion(folder)[0]) for folder in (tmp_path / "out", trained[0]))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.slow

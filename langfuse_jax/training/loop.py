@@ -21,6 +21,7 @@ from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
 from langfuse_jax.distributed import end_alone, join_cluster, wait_for_others
 from langfuse_jax.errors import Preempted, UserError
+from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip, in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
@@ -38,7 +39,7 @@ from langfuse_jax.training.speed import Speed, peak_flops, step_flops
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, init_state, make_train_step
 from langfuse_jax.training.trace import Trace
 from langfuse_jax.training.validation import make_scores, make_validation, write_line
-from langfuse_jax.weights import load_fusion, refuse_student, save_fusion
+from langfuse_jax.weights import refuse_student, save_fusion
 
 
 def train_command(args, overrides):
@@ -151,7 +152,7 @@ def train(
     if config.init == "lossless":
         state = state.replace(params=lossless_init(init_key))
     if config.init_from:
-        params = load_fusion(config.init_from)[0]
+        params = jax.device_get(Fuser.load(config.init_from).params)
         refuse_student(params, f"config.init_from: {config.init_from}")
         state = state.replace(params=params)
     if config.ema:
