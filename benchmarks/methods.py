@@ -19,7 +19,7 @@ _OTHERS: dict[str, Callable[[], Callable]] = {
     "fusion": Fuser.load,
     "student": lambda: Fuser.load(model="student"),
     "guide": lambda: pyramid_fuse,
-    "untrained": lambda: Fuser(lossless_init(jax.random.key(0)), {"pad_multiple": 8}),
+    "untrained": lambda: Fuser(lossless_init(jax.random.key(0)), {"pad_multiple": 8, "worn_edge": 2}),
 }
 
 

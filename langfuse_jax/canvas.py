@@ -73,6 +73,18 @@ def default_batch(canvas: Size, expected: int) -> int:
     return min(fitting, 1 << max(0, expected - 1).bit_length())
 
 
+def shown_pixels(places, last, worn):
+    """Which pixel of a row each of `places` shows: its own up to `last`, reflected beyond, none of `worn` at both ends.
+
+    For integer arrays of numpy or jax that broadcast.
+
+    >>> import numpy as np
+    >>> shown_pixels(np.arange(8), 5, 1).tolist()
+    [1, 1, 2, 3, 4, 4, 4, 3]
+    """
+    return (last - abs(places - last)).clip(worn, last - worn)
+
+
 def fit_network(size: Size) -> Size:
     """The smallest canvas for one size.
 

@@ -10,6 +10,7 @@ from jax import export
 from jaxtyping import Array, Float, Int
 
 from langfuse_jax.atomic import atomic_write
+from langfuse_jax.canvas import shown_pixels
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.models.fusion import MIN_SIDE
@@ -27,22 +28,25 @@ def export_command(args) -> int:
         raise UserError(f"--out {out}: is a folder; name a file, such as {out / 'model.stablehlo'}")
     fuser = Fuser.load(args.checkpoint, model=args.model)
     with atomic_write(out) as file:  # opened first: a place that cannot be written is found before the work
-        artefact = export_fusion(fuser.params, fuser.metadata.get("pad_multiple", 1))
+        artefact = export_fusion(
+            fuser.params, fuser.metadata.get("pad_multiple", 1), fuser.metadata.get("worn_edge", 0)
+        )
         file.write(artefact)
     print(f"wrote {out} ({len(artefact) / 2**20:.1f} MiB, for {', '.join(PLATFORMS)})")
     return 0
 
 
-def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
+def export_fusion(params: dict, pad_multiple: int = 1, worn_edge: int = 0) -> bytearray:
     """A serialised `jax.export` artefact of `(visible, infrared, sizes) -> fused`, weights inside, for `PLATFORMS`.
 
     The arguments are those of its `network` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights
     and widths, for any b and any H and W that are multiples of 8 (a student: 16) and of `pad_multiple` from 32. Samples
-    are reflected at the lower and right edge to multiples of `pad_multiple` before they are fused, as `Fuser` does.
+    are reflected at the lower and right edge to multiples of `pad_multiple` before they are fused, and their
+    `worn_edge` outermost pixels passed over, as `Fuser.extend` does.
 
     Example::
 
-        Path("model.stablehlo").write_bytes(export_fusion(Fuser.load().params, pad_multiple=8))
+        Path("model.stablehlo").write_bytes(export_fusion(Fuser.load().params, pad_multiple=8, worn_edge=2))
     """
     net = network(params)
     step = math.lcm(8, pad_multiple, GRAIN if isinstance(net, StudentNet) else 1)
@@ -54,16 +58,16 @@ def export_fusion(params: dict, pad_multiple: int = 1) -> bytearray:
     @jax.jit
     def fuse(visible, infrared, sizes):
         padded = -(-sizes // pad_multiple) * pad_multiple
-        fused = net.apply(params, _mirrored(visible, sizes), _mirrored(infrared, sizes), padded)
+        visible, infrared = (_extended(image, sizes, worn_edge) for image in (visible, infrared))
+        fused = net.apply(params, visible, infrared, padded)
         return zero_outside(cast(Array, fused), sizes)
 
     return export.export(fuse, platforms=PLATFORMS)(canvas, canvas, sizes).serialize()
 
 
-def _mirrored(x: Float[Array, "b h w 1"], sizes: Int[Array, "b 2"]) -> Float[Array, "b h w 1"]:
-    """`x` with what lies below and right of each sample replaced by its reflection, the border pixel not repeated."""
+def _extended(x: Float[Array, "b h w 1"], sizes: Int[Array, "b 2"], worn: int) -> Float[Array, "b h w 1"]:
+    """`x` with what lies below and right of each sample replaced by its reflection, and its `worn` edge mended."""
     for axis in (1, 2):
-        last = sizes[:, axis - 1, None] - 1
-        source = jnp.maximum(last - jnp.abs(jnp.arange(x.shape[axis]) - last), 0)
+        source = shown_pixels(jnp.arange(x.shape[axis]), sizes[:, axis - 1, None] - 1, worn)
         x = jnp.take_along_axis(x, jnp.expand_dims(source, (2, 3) if axis == 1 else (1, 3)), axis)
     return x

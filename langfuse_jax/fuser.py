@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
-from langfuse_jax.canvas import Size, fit_network, place
+from langfuse_jax.canvas import Size, fit_network, place, shown_pixels
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.models.fusion import FusionNet
@@ -25,9 +25,8 @@ MODELS = ("fusion", "student")  # whose weights come with the package
 class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
-    `metadata` tells where the weights come from; its "pad_multiple", if any, asks for images to be reflected at the
-    lower and right edge to multiples of so many pixels before the network sees them, as a network trained on such
-    sizes alone needs. The network is compiled once for each size, rounded up to multiples of 8, and batch.
+    `metadata` tells where the weights come from, and how the network is to see an image (`extend`): its "pad_multiple"
+    asks for sides that are multiples of it, its "worn_edge" for so many outermost pixels to be passed over. The network is compiled once for each size, rounded up to multiples of 8, and batch.
 
     >>> from langfuse_jax.example import night_scene
     >>> visible, infrared = night_scene(48, 64)
@@ -125,16 +124,23 @@ class Fuser:
         return np.stack([fuse_tiles(program, v, i, tile) for v, i in zip(visible, infrared, strict=True)])
 
     def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
-        """The image as the network is to see it: reflected to multiples of "pad_multiple".
+        """The image as the network is to see it: reflected to multiples of "pad_multiple", its worn edge mended.
 
         A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
+        And many a registered thermal image ends in a line of black. The network normalises the first pixel of all its
+        8-pixel blocks together, so that one black line there would draw a grid over the whole of a flat image: the
+        "worn_edge" outermost pixels are replaced by the next inner one.
 
         >>> Fuser({}, {"pad_multiple": 16}).extend(np.ones((30, 33), np.float32)).shape
         (32, 48)
+        >>> Fuser({}, {"worn_edge": 1}).extend(np.arange(9, dtype=np.float32).reshape(3, 3))[0].tolist()
+        [4.0, 4.0, 4.0]
         """
-        multiple = self.metadata.get("pad_multiple", 1)
-        border = [(0, -side % multiple) for side in image.shape]
-        return np.pad(image, border, mode="reflect") if any(map(any, border)) else image
+        worn, size = self.metadata.get("worn_edge", 0), self.extended_size(image.shape)
+        if not worn and size == image.shape:
+            return image
+        rows, columns = (shown_pixels(np.arange(n), side - 1, worn) for n, side in zip(size, image.shape, strict=True))
+        return image[rows][:, columns]
 
     def extended_size(self, size: Size) -> Size:
         """The size that `extend` gives an image of `size`.

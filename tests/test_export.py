@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,13 +13,14 @@ from jax import export
 from langfuse_jax.cli import main
 from langfuse_jax.errors import UserError
 from langfuse_jax.example import night_scene
-from langfuse_jax.export import _mirrored
+from langfuse_jax.export import _extended, export_fusion
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
 
 # What a machine has where only JAX is installed.
 _WITHOUT_PACKAGE = """
 import sys
+from functools import partial
 sys.modules["langfuse_jax"] = sys.modules["flax"] = None
 {lines}
 assert not any(name.startswith("langfuse_jax.") for name in sys.modules)
@@ -61,9 +63,9 @@ def test_any_batch_and_canvas(folder):
         assert not got.any()
 
 
-def test_mirrored_is_numpys_reflection():
+def test_extended_is_numpys_reflection():
     x = np.random.default_rng(0).random((2, 48, 40, 1)).astype(np.float32)
-    got = jax.jit(_mirrored)(x, np.array([[42, 33], [48, 40]], np.int32))
+    got = jax.jit(partial(_extended, worn=0))(x, np.array([[42, 33], [48, 40]], np.int32))
     want = np.pad(x[0, :42, :33], ((0, 6), (0, 7), (0, 0)), mode="reflect")
     np.testing.assert_array_equal(got[0], want)
     np.testing.assert_array_equal(got[1], x[1])
@@ -88,3 +90,13 @@ def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr("langfuse_jax.export.export_fusion", fail)
     assert main(["export", "--out", str(tmp_path / "model.stablehlo")]) == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_worn_edge_is_passed_over_as_fuser_does():
+    fuser = Fuser.load()
+    worn = Fuser(fuser.params, {"pad_multiple": 8, "worn_edge": 2})
+    artefact = export.deserialize(export_fusion(fuser.params, 8, worn_edge=2))
+    pair = np.random.default_rng(0).random((2, 37, 45), np.float32)
+    canvases = np.pad(pair, ((0, 0), (0, 11), (0, 3)))[:, None, ..., None]
+    got = np.asarray(jax.jit(artefact.call)(*canvases, np.array([[37, 45]], np.int32)))[0, :37, :45, 0]
+    np.testing.assert_allclose(got, worn(*pair), atol=1e-4)

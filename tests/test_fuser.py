@@ -186,3 +186,15 @@ def test_images_are_reflected_to_the_multiple_that_the_weights_ask_for(params, p
     expected = Fuser(params)(*reflected)[:, :37]
     np.testing.assert_array_equal(Fuser(params, {"pad_multiple": 8})(visible, infrared), expected)
     assert not np.array_equal(Fuser(params)(visible, infrared), expected)
+
+
+def test_worn_edge_is_replaced_by_what_is_inside(params, pair):
+    visible, infrared = pair[0][:, :37, 0] / np.float32(255), pair[1][:, :37] / np.float32(255)
+    last = len(visible) - 3
+    rows, columns = [2, 2, *range(2, last), last, last, last], [2, 2, *range(2, 34), 34, 34, 34, 34, 34, 33]
+    seen = [image[rows][:, columns] for image in (visible, infrared)]
+    fuser = Fuser(params, {"pad_multiple": 8, "worn_edge": 2})
+    fused = fuser(visible, infrared)
+    np.testing.assert_array_equal(fused, Fuser(params)(*seen)[:, :37])
+    infrared[:2] = infrared[:, -2:] = 0  # black lines at the top and at the right
+    np.testing.assert_array_equal(fused, fuser(visible, infrared))

@@ -69,7 +69,7 @@ def test_a_training_leaves_what_it_promises(trained):
     ]
     about = json.loads((workdir / "fusion.json").read_text())
     assert about["command"] == "langfuse-jax train ..." and about["steps"] == 6 and about["config"]["crop"] == 48
-    assert about["pad_multiple"] == 8
+    assert (about["pad_multiple"], about["worn_edge"]) == (8, 2)
     visible, infrared = (np.asarray(Image.open(f"{config.data.root}/night/{r}/0.png")) for r in ("visible", "infrared"))
     assert Fuser.load(workdir)(visible, infrared).shape == visible.shape
     assert int(state.step) == 6

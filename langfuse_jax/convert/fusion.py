@@ -133,7 +133,7 @@ def convert_fusion_command(args) -> int:
 def _from_torch(args):
     origin = f"--encoder {args.encoder} --decoder {args.decoder}"
     params = fusion_from_torch(read_tensors(args.encoder), read_tensors(args.decoder), origin=origin)
-    # No "pad_multiple": the published numbers come from images as they are.
+    # No "pad_multiple" nor "worn_edge": the published numbers come from images as they are.
     names = {role: Path(getattr(args, role)).name for role in ("encoder", "decoder")}
     save_fusion(args.out, params, metadata={"converted_from": names})
     print(f"{args.out}: fusion checkpoint; fuse with --checkpoint {args.out}")
@@ -150,4 +150,6 @@ def _to_torch(args):
     print(f"{args.out_encoder}, {args.out_decoder}: state dicts of the published encoder and decoder")
     if (multiple := metadata.get("pad_multiple", 1)) > 1:
         print(f"  trained on sides that are multiples of {multiple}: give the published code such images")
+    if worn := metadata.get("worn_edge", 0):
+        print(f"  a black line in the outermost {worn} pixels draws a grid: replace them by the next inner ones")
     return 0

@@ -249,7 +249,8 @@ def train(
         "langfuse_jax": __version__,
         "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
         "steps": total_steps,
-        "pad_multiple": 8 if config.crop % 8 == 0 else 1,  # see Fuser
+        "pad_multiple": 8 if config.crop % 8 == 0 else 1,  # see Fuser.extend
+        "worn_edge": 2,
     }
     save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
     return state
