@@ -20,7 +20,7 @@ def get_config():
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 1000
+    config.batches = 2400
     config.scenes_per_batch = 6
 
     config.learning_rate = 1.5e-3
