@@ -26,7 +26,8 @@ class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
     `metadata` tells where the weights come from, and how the network is to see an image (`extend`): its "pad_multiple"
-    asks for sides that are multiples of it, its "worn_edge" for so many outermost pixels to be passed over. The network is compiled once for each size, rounded up to multiples of 8, and batch.
+    asks for sides that are multiples of it, its "worn_edge" for so many outermost pixels to be passed over. The network
+    is compiled once for each size, rounded up to multiples of 8, and batch.
 
     >>> from langfuse_jax.example import night_scene
     >>> visible, infrared = night_scene(48, 64)
