@@ -2,10 +2,11 @@
 
     python benchmarks/steering.py --data-root DATA --out runs/steering [--start DIR]
 
-Prints, for each goal, on how many pairs the language-driven loss towards it is lower after the training than before,
-its means, and what changed in the images (0 to 255), as means over the pairs: towards infrared (correlation with the
-infrared minus correlation with the visible image), targets (how much brighter hot targets are than the rest), average
-gradient, mean and standard deviation. Draws goals.jpg, one pair under six goals.
+Prints, for each goal, on how many pairs the language-driven loss towards it (mean over windows of 160 pixels that cover
+the pair, about the patches of the training) is lower after the training than before, its means, and what changed in
+the images (0 to 255), as means over the pairs: towards infrared (correlation with the infrared minus correlation with
+the visible image), targets (how much brighter hot targets are than the rest), average gradient, mean and standard
+deviation. Draws goals.jpg, one pair under six goals.
 """
 
 import argparse
@@ -31,11 +32,12 @@ GOALS = {
     "salient": "an image with salient objects",
     "detailed": "an image with detailed background",
     "natural": "a natural visible look",
-    "infrared": "an infrared look",
+    "infrared": "an infrared image",
     "soft": "a soft image with low detail",
     "bright": "a clear and bright image",
     "no words": "",
 }
+SIDE = 160  # pixels, of the windows
 SHOWN, WIDTH = "manCall", 300  # the pair of the sheet, and how wide its images are drawn
 
 
@@ -109,17 +111,23 @@ def _statistics(images, pairs, targets):
 
 
 def _losses(clip, goal, images, pairs):
-    """The language-driven loss of each pair's whole images towards `goal`."""
+    """The language-driven loss of each pair's windows towards `goal`, their mean."""
     words = embed(clip, visible=["a visible gray image"], infrared=["an infrared image"], goal=[goal])
     texts = {f"text_{role}": jnp.asarray(getattr(words, role)) for role in ("goal", "visible", "infrared")}
     losses = []
     for image, (visible, infrared) in zip(images, pairs, strict=True):
         embedded = [
-            embed_images(clip.vision, clip.params["vision"], jnp.asarray(x, jnp.float32)[None])
+            embed_images(clip.vision, clip.params["vision"], jnp.asarray(_windows(x), jnp.float32))
             for x in (image, 255 * visible, 255 * infrared)
         ]
-        losses.append(language_scores(*embedded, **texts)["LDL"].item())
+        losses.append(language_scores(*embedded, **texts)["LDL"].mean().item())
     return np.array(losses)
+
+
+def _windows(image):
+    """As many windows (n, SIDE, SIDE) as cover an image (h, w) with the least overlap or gaps, evenly spread."""
+    starts = [np.linspace(0, side - SIDE, max(1, round(side / SIDE))).astype(int) for side in image.shape]
+    return np.stack([image[y : y + SIDE, x : x + SIDE] for y in starts[0] for x in starts[1]])
 
 
 if __name__ == "__main__":

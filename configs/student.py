@@ -17,8 +17,9 @@ def get_config():
     c.teacher = ""  # folder of a trained fusion network; empty: the one of the package
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.cache_mb = 1024  # decoded images kept in memory
-    # Each scene is also taught so many times with its sources mixed with a random gray, by up to a share of `fading`:
-    # cameras of other contrasts. The student's global view is narrow, and it must meet them to imitate them.
+    # Each scene is also taught so many times with its sources mixed with a random gray or pushed away from it, by up to
+    # a share of `fading`: cameras of other contrasts. The student's global view is narrow, and it must meet them to
+    # imitate them.
     c.faded_copies = 2
     c.fading = 0.7
     c.crop = 192

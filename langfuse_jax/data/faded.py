@@ -10,7 +10,9 @@ from langfuse_jax.data.scenes import NamedScenes
 
 
 def fade(key: PRNGKeyArray, images: Float[Array, "n h w 1"], *, most: float) -> Float[Array, "n h w 1"]:
-    """Each image mixed with a random gray by a random share of up to `most`: sources of all contrasts and brightnesses.
+    """Each image mixed with a random gray, or pushed away from it and clipped, by a random share of up to `most`.
+
+    Sources of all contrasts and brightnesses, from flat thermal images to glaring visible ones.
 
     >>> import jax.numpy as jnp
     >>> fade(jax.random.key(0), jnp.ones((2, 1, 1, 1)), most=0.0).ravel().tolist()
@@ -21,7 +23,7 @@ def fade(key: PRNGKeyArray, images: Float[Array, "n h w 1"], *, most: float) -> 
 
 def _mixed(images, shares_and_grays, most):
     share, gray = shares_and_grays
-    return images + most * share * (gray - images)
+    return (images + most * (2 * share - 1) * (gray - images)).clip(0, 1)
 
 
 class FadedScenes(Sequence):

@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
         patches: windows cut from every image of the batch.
         patch_fraction: range of the windows' side, as a fraction of the crop's.
         entropy_threshold: bits that both sources of a patch must exceed to count.
-        fading: the most that a source is mixed with gray, see `fade`; losses and network see it.
+        fading: the most that a source is mixed with gray or pushed away from it, see `fade`; losses and network see it.
         noise: standard deviation of the noise that the network, not the losses, sees on its inputs.
         select_first: 0, or the most patches of an image that are embedded: the first of those that count, standing for
             all of them (see `first_valid`), so that filtered patches cost no embedding.
