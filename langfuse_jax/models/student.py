@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from langfuse_jax.models.layers import Conv, Sizes, zero_outside
 
 GRAIN = 16  # pixels; tiles start at multiples of it
-REACH = 96  # pixels; a multiple of GRAIN
+REACH = 112  # pixels; a multiple of GRAIN
 
-_HALF, _QUARTER, _CONTEXT = 16, 40, 24  # channels
+_HALF, _QUARTER, _CONTEXT = 16, 32, 32  # channels
 
 
 class StudentNet(nn.Module):
@@ -29,7 +29,7 @@ class StudentNet(nn.Module):
     >>> image = jax.ShapeDtypeStruct((1, 48, 64, 1), jnp.float32)
     >>> fused, params = jax.eval_shape(StudentNet().init_with_output, jax.random.key(0), image, image)
     >>> fused.shape, sum(leaf.size for leaf in jax.tree.leaves(params))
-    ((1, 48, 64, 1), 54204)
+    ((1, 48, 64, 1), 56716)
     """
 
     dtype: DTypeLike = jnp.float32
@@ -61,7 +61,8 @@ class StudentNet(nn.Module):
         quarter = relu(conv("quarter_0", space_to_depth(half), _QUARTER, 1), 4)
         context = relu(conv("context_0", _shrink(quarter), _CONTEXT), 1)
         context = relu(conv("context_1", context, _CONTEXT), 1)
-        context = inside(conv("context_2", context, _QUARTER, 1), 1)
+        context = relu(conv("context_2", context, _CONTEXT), 1)
+        context = inside(conv("context_3", context, _QUARTER, 1), 1)
         quarter = relu(quarter + _enlarge(context), 4)
         quarter = relu(conv("quarter_1", quarter, _QUARTER), 4)
         quarter = relu(conv("quarter_2", quarter, _QUARTER), 4)
