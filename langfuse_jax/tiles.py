@@ -18,7 +18,7 @@ def canvas_side(tile: int) -> int:
     Raises UserError for a tile that is no multiple of 16.
 
     >>> canvas_side(512)
-    704
+    736
     """
     if tile < GRAIN or tile % GRAIN:
         raise UserError(f"tile: {tile} pixels; give a multiple of {GRAIN}")
