@@ -92,6 +92,7 @@ def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_worn_edge_is_passed_over_as_fuser_does():
     fuser = Fuser.load()
     worn = Fuser(fuser.params, {"pad_multiple": 8, "worn_edge": 2})
