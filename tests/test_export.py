@@ -20,7 +20,6 @@ from langfuse_jax.images import write_png
 # What a machine has where only JAX is installed.
 _WITHOUT_PACKAGE = """
 import sys
-from functools import partial
 sys.modules["langfuse_jax"] = sys.modules["flax"] = None
 {lines}
 assert not any(name.startswith("langfuse_jax.") for name in sys.modules)
