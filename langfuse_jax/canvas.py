@@ -85,6 +85,47 @@ def shown_pixels(places, last, worn):
     return (last - abs(places - last)).clip(worn, last - worn)
 
 
+def how_seen(crop: int) -> dict[str, int]:
+    """How a fusion network trained on crops of `crop` pixels is to see whole images: the arguments of `extend`.
+
+    A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others. And
+    many a registered thermal image ends in a line of black. The network normalises the first pixel of all its 8-pixel
+    blocks together, so that one black line there would draw a grid over the whole of a flat image: what is next to it
+    is shown in its place.
+
+    >>> how_seen(192)
+    {'pad_multiple': 8, 'worn_edge': 2}
+    """
+    return {"pad_multiple": GRAIN if crop % GRAIN == 0 else 1, "worn_edge": 2}
+
+
+def extend(
+    image: Float32[np.ndarray, "h w"], *, pad_multiple: int = 1, worn_edge: int = 0
+) -> Float32[np.ndarray, "h2 w2"]:
+    """The image, reflected at the lower and right edge to multiples of `pad_multiple`; its `worn_edge` outermost pixels
+    replaced by the next inner one.
+
+    >>> extend(np.ones((30, 33), np.float32), pad_multiple=16).shape
+    (32, 48)
+    >>> extend(np.arange(9, dtype=np.float32).reshape(3, 3), worn_edge=1)[0].tolist()
+    [4.0, 4.0, 4.0]
+    """
+    size = extended_size(image.shape, pad_multiple)
+    if not worn_edge and size == image.shape:
+        return image
+    rows, columns = (shown_pixels(np.arange(n), side - 1, worn_edge) for n, side in zip(size, image.shape, strict=True))
+    return image[rows][:, columns]
+
+
+def extended_size(size: Size, pad_multiple: int) -> Size:
+    """The size that `extend` gives an image of `size`.
+
+    >>> extended_size((30, 33), 16)
+    (32, 48)
+    """
+    return tuple(side + -side % pad_multiple for side in size)
+
+
 def fit_network(size: Size) -> Size:
     """The smallest canvas for one size.
 

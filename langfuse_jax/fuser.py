@@ -1,6 +1,7 @@
 """Fuser: a checkpoint and the jitted network, on arrays."""
 
 import importlib.resources
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
-from langfuse_jax.canvas import Size, fit_network, place, shown_pixels
+from langfuse_jax.canvas import GRAIN, Size, extend, extended_size, fit_network, how_seen, place
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.models.fusion import FusionNet
@@ -71,9 +72,9 @@ class Fuser:
         if (folder / TENSORS).is_file():
             return cls(*load_fusion(folder))
         if (folder / "checkpoints").is_dir():
-            return cls(_restore_params(folder))
+            return cls(*_restore(folder))
         if folder.parent.name == "checkpoints" and folder.name.isdigit():
-            return cls(_restore_params(folder.parent.parent, int(folder.name)))
+            return cls(*_restore(folder.parent.parent, int(folder.name)))
         raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
 
     def __call__(
@@ -125,23 +126,9 @@ class Fuser:
         return np.stack([fuse_tiles(program, v, i, tile) for v, i in zip(visible, infrared, strict=True)])
 
     def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
-        """The image as the network is to see it: reflected to multiples of "pad_multiple", its worn edge mended.
-
-        A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others.
-        And many a registered thermal image ends in a line of black. The network normalises the first pixel of all its
-        8-pixel blocks together, so that one black line there would draw a grid over the whole of a flat image: the
-        "worn_edge" outermost pixels are replaced by the next inner one.
-
-        >>> Fuser({}, {"pad_multiple": 16}).extend(np.ones((30, 33), np.float32)).shape
-        (32, 48)
-        >>> Fuser({}, {"worn_edge": 1}).extend(np.arange(9, dtype=np.float32).reshape(3, 3))[0].tolist()
-        [4.0, 4.0, 4.0]
-        """
-        worn, size = self.metadata.get("worn_edge", 0), self.extended_size(image.shape)
-        if not worn and size == image.shape:
-            return image
-        rows, columns = (shown_pixels(np.arange(n), side - 1, worn) for n, side in zip(size, image.shape, strict=True))
-        return image[rows][:, columns]
+        """The image as the network is to see it, by "pad_multiple" and "worn_edge" of the metadata: `canvas.extend`."""
+        worn = self.metadata.get("worn_edge", 0)
+        return extend(image, pad_multiple=self.metadata.get("pad_multiple", 1), worn_edge=worn)
 
     def extended_size(self, size: Size) -> Size:
         """The size that `extend` gives an image of `size`.
@@ -149,8 +136,7 @@ class Fuser:
         >>> Fuser({}, {"pad_multiple": 16}).extended_size((30, 33))
         (32, 48)
         """
-        multiple = self.metadata.get("pad_multiple", 1)
-        return tuple(side + -side % multiple for side in size)
+        return extended_size(size, self.metadata.get("pad_multiple", 1))
 
     def program(self, canvas: Size, batch: int) -> Callable:
         """The compiled network for a batch of canvases: a function of visible and infrared (b, h, w, 1), sizes (b, 2).
@@ -178,10 +164,15 @@ def _fuse(
     return cast(Array, net.apply(params, visible, infrared, sizes))
 
 
-def _restore_params(workdir, step=None):
+def _restore(workdir, step=None):
+    """Parameters of a checkpoint, and the metadata that the finished model is to have, as far as it says how to see."""
     from langfuse_jax.training.checkpoints import restore_params  # Orbax takes a second to import
 
-    return restore_params(workdir, step)
+    params = restore_params(workdir, step)
+    if isinstance(network(params), StudentNet):
+        return params, {}
+    config = workdir / "config.json"  # not there where checkpoints alone were copied
+    return params, how_seen(json.loads(config.read_text())["crop"] if config.is_file() else GRAIN)
 
 
 def _batched(image, name):

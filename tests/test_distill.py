@@ -145,7 +145,7 @@ def test_an_unfinished_student_fuses(student, tmp_path):
         ({"fading": 1.0}, "config.fading: 1.0 is no share"),
         ({"faded_copies": -1}, "config.faded_copies: -1 is too small"),
         ({"batch_size": 4, "faded_copies": 0}, "config.batch_size: 4 is more than the 3 pairs"),
-        ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.002 -> 0.5"),
+        ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.004 -> 0.5"),
     ],
 )
 def test_users_errors_are_one_line(student, data, capsys, tmp_path, values, message):

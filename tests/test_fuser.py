@@ -177,6 +177,10 @@ def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
     fuser = Fuser.load(str(tmp_path))
     assert asked == [tmp_path]
     np.testing.assert_array_equal(jax.tree.leaves(fuser.params)[0], jax.tree.leaves(params)[0])
+    # It sees images as the finished model is to.
+    assert fuser.metadata == {"pad_multiple": 8, "worn_edge": 2}
+    (tmp_path / "config.json").write_text('{"crop": 60}')
+    assert Fuser.load(str(tmp_path)).metadata == {"pad_multiple": 1, "worn_edge": 2}
 
 
 def test_images_are_reflected_to_the_multiple_that_the_weights_ask_for(params, pair):

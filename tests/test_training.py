@@ -17,12 +17,14 @@ from safetensors.numpy import save_file
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.example import night_scene
+from langfuse_jax.metrics import evaluate
+from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.text import embed
 from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
-from langfuse_jax.training.validation import write_line
+from langfuse_jax.training.validation import make_scores, write_line
 from langfuse_jax.weights import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
@@ -71,7 +73,9 @@ def test_a_training_leaves_what_it_promises(trained):
     assert about["command"] == "langfuse-jax train ..." and about["steps"] == 6 and about["config"]["crop"] == 48
     assert (about["pad_multiple"], about["worn_edge"]) == (8, 2)
     visible, infrared = (np.asarray(Image.open(f"{config.data.root}/night/{r}/0.png")) for r in ("visible", "infrared"))
-    assert Fuser.load(workdir)(visible, infrared).shape == visible.shape
+    fused = Fuser.load(workdir)(visible, infrared)
+    assert fused.shape == visible.shape
+    np.testing.assert_array_equal(Fuser.load(workdir / "checkpoints" / "6")(visible, infrared), fused)
     assert int(state.step) == 6
 
 
@@ -104,6 +108,25 @@ def test_the_average_moves_as_said():
             average, {"bias": jnp.full(1, value)}, jnp.int32(step), decay=0.2
         )
         np.testing.assert_allclose(average["bias"], expected, rtol=1e-6)
+
+
+def test_scores_are_those_of_the_images_that_the_fuser_makes(trained, tmp_path):
+    for role in ("visible", "infrared"):
+        (tmp_path / "ragged" / role).mkdir(parents=True)
+    pairs = [night_scene(*size, seed=seed) for seed, size in enumerate(((45, 61), (64, 52)))]
+    for number, pair in enumerate(pairs):
+        for role, pixels in zip(("visible", "infrared"), pair, strict=True):
+            Image.fromarray(pixels).convert("L").save(tmp_path / "ragged" / role / f"{number}.png")
+    values = {"data.validation": "ragged", "scores.every": 1, "scores.metrics": "('EN', 'AG')"}
+    config = load_config(str(SMOKE), _overrides(tmp_path, **values))
+    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0])
+    fuser, expected = Fuser.load(trained[0]), []
+    for visible, infrared in pairs:
+        gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (visible, infrared)]
+        fused = 255 * fuser(*gray)
+        expected.append(evaluate(np.round(fused), *(x.astype(np.float32) for x in gray), metrics=("EN", "AG")))
+    for name, value in scores.items():
+        np.testing.assert_allclose(value, np.mean([values[name] for values in expected]), rtol=1e-3)
 
 
 @pytest.mark.slow

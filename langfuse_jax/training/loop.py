@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
 from langfuse_jax.atomic import atomic_write, make_folder
+from langfuse_jax.canvas import how_seen
 from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
@@ -145,7 +146,7 @@ def train(
         optax.adam(rate, b1=0.9, b2=0.999),
     )
     net = FusionNet()
-    draw_sheet = _sheet_drawer(config, net)
+    draw_sheet = _sheet_drawer(config)
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state = init_state(init_key, net, optimizer, config.crop)
@@ -249,9 +250,7 @@ def train(
         "langfuse_jax": __version__,
         "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
         "steps": total_steps,
-        "pad_multiple": 8 if config.crop % 8 == 0 else 1,  # see Fuser.extend
-        "worn_edge": 2,
-    }
+    } | how_seen(config.crop)
     save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
     return state
 
@@ -285,7 +284,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
     )
 
 
-def _sheet_drawer(config, net):
+def _sheet_drawer(config):
     """A function (params, path) that fuses the fixed validation pairs and writes them as one picture; False if none."""
     pairs = list_scenes(Path(config.data.root) / config.data.validation, "test") if config.data.validation else []
     if not pairs:
@@ -295,10 +294,10 @@ def _sheet_drawer(config, net):
     # One size for all, so that the network is compiled once.
     h, w = (min(visible.shape[axis] for visible, _ in images) for axis in (0, 1))
     visible, infrared = (np.stack([_centre(pair[i], h, w) for pair in images])[..., None] for i in (0, 1))
-    fuse = jax.jit(net.apply)
+    seen = how_seen(config.crop)
 
     def draw(params, path):
-        fused = np.asarray(fuse(params, visible, infrared))
+        fused = Fuser(params, seen)(visible, infrared)
         write_png(
             path, grid([(i[..., 0], v[..., 0], f[..., 0]) for i, v, f in zip(infrared, visible, fused, strict=True)])
         )

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax.atomic import atomic_write
+from langfuse_jax.canvas import extend, fit_network, how_seen, place
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.errors import UserError
@@ -32,7 +33,7 @@ def write_line(path: Path, step: int, values: dict[str, float]) -> None:
 def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[str, float]] | None:
     """A function of params that gives the mean `config.scores.metrics` of all fused validation pairs; None for none.
 
-    Images keep their sizes: all are fused on one canvas, one after the other, and rounded to 8 bits before they are
+    Images keep their sizes: all are fused as `Fuser` does, but on one canvas, and rounded to 8 bits before they are
     scored in the convention "cddfuse".
     """
     if not config.data.validation or not config.scores.every:
@@ -42,21 +43,21 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[s
             raise UserError(f"config.scores.metrics: {name} is unknown; choose among {', '.join(METRICS)}")
     scenes = list_scenes(Path(config.data.root) / config.data.validation, "test")
     pairs = [read_scene(scene) for scene in scenes]
-    canvas = [-(-max(visible.shape[axis] for visible, _ in pairs) // 8) * 8 for axis in (0, 1)]
-    metrics = tuple(config.scores.metrics)
+    metrics, seen = tuple(config.scores.metrics), how_seen(config.crop)
+    extended = [[extend(image, **seen) for image in pair] for pair in pairs]
+    canvas = fit_network(tuple(max(visible.shape[axis] for visible, _ in extended) for axis in (0, 1)))
 
     @jax.jit
-    def score(params, visible, infrared, size):
-        fused: Any = net.apply(params, visible, infrared, size)
-        images = [jnp.round(255 * jnp.clip(image[..., 0], 0, 1)) for image in (fused, visible, infrared)]
+    def score(params, network_sees, network_size, sources, size):
+        fused: Any = net.apply(params, *network_sees, network_size)
+        images = [jnp.round(255 * jnp.clip(image[..., 0], 0, 1)) for image in (fused, *sources)]
         return evaluate(*images, sizes=size, metrics=metrics)
 
     def scores(params):
         values = []
-        for pair in pairs:
-            size = np.array([pair[0].shape], np.int32)
-            padded = [np.pad(x, [(0, c - n) for c, n in zip(canvas, x.shape, strict=True)]) for x in pair]
-            values.append(jax.device_get(score(params, *(x[None, ..., None].astype(np.float32) for x in padded), size)))
+        for pair in zip(extended, pairs, strict=True):
+            images = [x for source in pair for x in ([place([i], canvas) for i in source], np.int32([source[0].shape]))]
+            values.append(jax.device_get(score(params, *images)))
         return {name: float(np.mean([value[name] for value in values])) for name in metrics}
 
     return scores
