@@ -6,7 +6,7 @@ import jax
 
 from langfuse_jax import Fuser
 from langfuse_jax.baselines import BASELINES
-from langfuse_jax.data.pyramid_fusion import pyramid_fuse
+from langfuse_jax.data.pyramid_fusion import guide_fuse
 from langfuse_jax.models.lossless import lossless_init
 
 DEFAULT = (*BASELINES, "fusion", "student")
@@ -18,7 +18,7 @@ HELP = (
 _OTHERS: dict[str, Callable[[], Callable]] = {
     "fusion": Fuser.load,
     "student": lambda: Fuser.load(model="student"),
-    "guide": lambda: pyramid_fuse,
+    "guide": lambda: guide_fuse,
     "untrained": lambda: Fuser(lossless_init(jax.random.key(0)), {"pad_multiple": 8, "worn_edge": 2}),
 }
 

@@ -18,7 +18,9 @@ def get_config():
     c.loss.guide = 10.0
     c.patches.count = 1
     c.fading = 0.7  # not beside the words: faded patches have too little entropy to count
-    c.steps = 3600
-    c.learning_rate = 3e-5
+    c.zoom = 2.0  # crops with the contrasts of whole scenes, which is what the norms see in fusing
+    c.spare_only = True  # what draws the pixels stays, and so they stay sharp, at rates that would blur it
+    c.steps = 3000
+    c.learning_rate = 5e-4
     c.checkpoint_every = c.sheet.every = c.scores.every = 600
     return c

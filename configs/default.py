@@ -34,6 +34,7 @@ def get_config():
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
+    c.spare_only = False  # train only what the lossless start leaves free (models.lossless.spare_rates); not published
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch
@@ -41,6 +42,7 @@ def get_config():
     c.data.cache_mb = 1024  # decoded images kept in memory
     c.data.max_unreadable = 4  # pairs that may be passed over, by name, because they cannot be read
     c.crop = 224
+    c.zoom = 1.0  # windows up to so many times as wide are shrunk to a crop; not published
     c.batch_size = 16
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
     # 0, or the most patches of an image that go through the CLIP: of those that count the first, for all of them.

@@ -98,6 +98,25 @@ def test_flat_crops_are_drawn_again():
     assert lively > 0.6
 
 
+def test_zoomed_crops_show_more_of_the_scene():
+    ramp = np.tile(np.linspace(0, 1, 200, dtype=np.float32), (160, 1))
+    spans = []
+    for seed in range(40):
+        pair = random_crop(ramp, 1 - ramp, 40, np.random.default_rng(seed), zoom=8.0)
+        visible = pair["visible"][..., 0]
+        assert visible.shape == (40, 40) and visible.dtype == np.float32
+        np.testing.assert_allclose(pair["infrared"][..., 0], 1 - visible, atol=1e-5)
+        # A shrunk ramp is a ramp, as many times as steep as its window is wide; antialiasing bends its ends alone.
+        slopes = 199 * np.diff(visible[20, 3:-3])
+        np.testing.assert_allclose(slopes, slopes.mean(), rtol=0.1)  # some filters are a pixel wider
+        spans.append(slopes.mean())
+    # From the crop's own 40 pixels to all 160 rows, as many in each octave.
+    assert 0.99 < min(spans) < 1.1 and 3.6 < max(spans) < 4.02
+    assert 12 <= sum(span < 2 for span in spans) <= 28
+    small = random_crop(ramp[:30, :30], ramp[:30, :30], 40, np.random.default_rng(0), zoom=8.0)
+    assert small["visible"].shape == (40, 40, 1)
+
+
 def _data(*folders, scenes=None, seed=0, batch_size=2, **values):
     scenes = scenes or Scenes([scene for folder in folders for scene in list_scenes(folder)])
     return TrainingData(scenes, crop=48, batch_size=batch_size, seed=seed, **values)

@@ -237,14 +237,14 @@ def test_killed_at_any_moment(tmp_path, folders, sources):
     # A fork of a process that has JAX imported, but no device yet, starts in no time.
     program = """if True:
         import os, sys, time
-        from langfuse_jax import compilation, folder, fuser, stream
+        from langfuse_jax import canvas, compilation, folder, fuser, stream
         from langfuse_jax.cli import main
         def mean(visible, infrared, sizes):
             time.sleep(0.02)
             return (visible + infrared) / 2
         fuser.Fuser.program = lambda *_: mean
-        shown = fuser.shown_pixels
-        fuser.shown_pixels = lambda places, last, worn: shown(places, last, 0)  # edges as they are
+        shown = canvas.shown_pixels
+        canvas.shown_pixels = lambda places, last, worn: shown(places, last, 0)  # edges as they are
         for line in sys.stdin:
             delay, *argv = line.split()
             begun, child = time.monotonic(), os.fork()

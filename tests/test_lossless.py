@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from langfuse_jax.data.pyramid_fusion import gaussian_blur, pyramid_fuse
+from langfuse_jax.data.pyramid_fusion import gaussian_blur, guide_fuse, pyramid_fuse
 from langfuse_jax.losses import guide_loss
 from langfuse_jax.losses.imitation import similarity
 from langfuse_jax.models.fusion import FusionNet
@@ -79,11 +79,12 @@ def test_a_training_may_start_from_it(params, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, again)), strict=True))
 
 
-def test_pyramid_fusion_is_one_function_for_numpy_and_jax():
+@pytest.mark.parametrize("fuse", [pyramid_fuse, guide_fuse])
+def test_pyramid_fusion_is_one_function_for_numpy_and_jax(fuse):
     visible, infrared = _textures(67, 90)
-    want = pyramid_fuse(visible, infrared)
+    want = fuse(visible, infrared)
     assert isinstance(want, np.ndarray) and want.dtype == np.float32
-    np.testing.assert_allclose(jax.jit(pyramid_fuse)(jnp.asarray(visible), jnp.asarray(infrared)), want, atol=5e-6)
+    np.testing.assert_allclose(jax.jit(fuse)(jnp.asarray(visible), jnp.asarray(infrared)), want, atol=5e-6)
 
 
 def test_guide_loss_by_numpy():
@@ -93,9 +94,10 @@ def test_guide_loss_by_numpy():
     fused = rng.uniform(size=(2, 48, 64)).astype(np.float32)
     total = 0.0
     for f, v, i in zip(fused, *pairs, strict=True):
-        error = f - pyramid_fuse(v, i)
-        total += np.abs(error).mean() + np.abs(np.diff(error, axis=0)).mean() + np.abs(np.diff(error, axis=1)).mean()
-        total += (1 - similarity(*(jnp.asarray(x)[None] for x in (f, pyramid_fuse(v, i)))).item()) / 2
+        error = f - guide_fuse(v, i)
+        differences = sum(np.abs(np.diff(error, axis=axis)).mean() for axis in (0, 1))
+        total += np.abs(error).mean() + 2 * differences
+        total += (1 - similarity(*(jnp.asarray(x)[None] for x in (f, guide_fuse(v, i)))).item()) / 2
     images = [jnp.asarray(x)[..., None] for x in (fused, *pairs)]
     assert jax.jit(guide_loss)(*images).item() == pytest.approx(total / 2, rel=1e-4)
     sources = jax.grad(guide_loss, (1, 2))(*images)

@@ -19,6 +19,7 @@ from langfuse_jax.cli import main
 from langfuse_jax.example import night_scene
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.lossless import lossless_init
 from langfuse_jax.text import embed
 from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
@@ -164,6 +165,31 @@ def test_a_start_that_is_unknown(root, tmp_path, name, value):
     assert not (tmp_path / "w").exists()
 
 
+def test_a_training_of_the_spare_parameters_keeps_the_lossless_code(root, tmp_path, monkeypatch):
+    quick_training.patch(monkeypatch.setattr)
+    overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", spare_only=True, **{"data.validation": ""})
+    config = load_config(str(SMOKE), overrides)
+    params = flatten_dict(jax.device_get(train(config, tmp_path / "w").params)["params"], sep=".")
+    init_key, _ = jax.random.split(jax.random.key(config.seed))
+    start = flatten_dict(jax.device_get(lossless_init(init_key))["params"], sep=".")
+    changed = {name: params[name] != start[name] for name in params}
+    for name, places in changed.items():
+        if name.startswith(("decoder.block_1", "decoder.head", "decoder.mlp.dense_2")):
+            assert places.mean() > 0.99, name
+        elif name.startswith("decoder.up"):
+            # Of 128, 64 and 32 channels, 64, 16 and 4 put the pixels back.
+            code = places.shape[-1] ** 2 // 256
+            assert not places[..., :code].any() and places[..., code:].mean() > 0.99, name
+        else:
+            assert not places.any(), name
+    # Adam moves all of them by the rate in its first steps; the styles' part has a fifth of it.
+    free, styles = (
+        np.abs(params[f"decoder.{name}"] - start[f"decoder.{name}"]).max()
+        for name in ("block_1.conv_0.kernel", "mlp.dense_2.kernel")
+    )
+    assert styles == pytest.approx(free / 5, rel=0.15)
+
+
 @pytest.mark.parametrize("name", ["float16", "half"])
 def test_unknown_clip_dtype(root, tmp_path, name):
     with pytest.raises(UserError, match=f"config.clip_dtype: '{name}'"):
@@ -197,6 +223,8 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.batch_size=40", "config.batch_size: 40"),
         ("--config.clip=./no/such/clip", "no/such/clip"),
         ("--config.vgg=no.safetensors", "no.safetensors"),
+        ("--config.zoom=0.5", "config.zoom: 0.5 is too small"),
+        ("--config.spare_only=True", "config.spare_only: needs"),
         ("--config.init_from=nowhere", "nowhere"),
         ("--config.text=no.npz", "no.npz"),
         ("--strange=1", "strange"),

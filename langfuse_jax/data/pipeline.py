@@ -7,6 +7,7 @@ import numpy as np
 from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
 from jaxtyping import Float
+from PIL import Image
 
 from langfuse_jax.data.scenes import NamedScenes
 from langfuse_jax.errors import UserError
@@ -21,30 +22,45 @@ def random_crop(
     infrared: Float[np.ndarray, "h w"],
     size: int,
     rng: np.random.Generator,
+    *,
+    zoom: float = 1.0,
     **others: Float[np.ndarray, "h w"],
 ) -> dict[str, Float[np.ndarray, "s s 1"]]:
     """The same random size x size window of both, and of others, reflect-padded where the image is smaller.
 
-    A window whose standard deviation is below 0.05 in both is drawn again, at most ten times.
+    A window whose standard deviation is below 0.05 in both is drawn again, at most ten times. With a `zoom` above 1 the
+    window's side is drawn between size and zoom x size (log-uniform, as far as the image reaches) and what it shows is
+    shrunk to size: instance norms see the contrasts of a whole scene in it, where a plain crop shows a part.
     """
+    side = size
+    if zoom > 1:
+        widest = max(size, min(zoom * size, *visible.shape))
+        side = round(size * float(np.exp(rng.uniform(0, np.log(widest / size)))))
     images = {"visible": visible, "infrared": infrared, **others}
-    missing = [max(0, size - n) for n in visible.shape]
+    missing = [max(0, side - n) for n in visible.shape]
     if any(missing):
         border = [(n // 2, n - n // 2) for n in missing]
         images = {role: np.pad(image, border, mode="reflect") for role, image in images.items()}
     for _ in range(_DRAWS):
-        top, left = (rng.integers(0, n - size + 1) for n in images["visible"].shape)
-        crops = {role: image[top : top + size, left : left + size, None] for role, image in images.items()}
+        top, left = (rng.integers(0, n - side + 1) for n in images["visible"].shape)
+        crops = {role: image[top : top + side, left : left + side] for role, image in images.items()}
         if any(crops[role].std() >= _FLAT for role in ("visible", "infrared")):
             break
-    return {role: crop.astype(np.float32) for role, crop in crops.items()}
+    return {role: _shrunk(crop.astype(np.float32), size)[..., None] for role, crop in crops.items()}
 
 
-def _crop(images, size, rng):
+def _shrunk(crop, size):
+    """Antialiased, to size x size; bicubic, whose overshoot is cut off."""
+    if len(crop) == size:
+        return crop
+    return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
+
+
+def _crop(images, size, zoom, rng):
     """`random_crop` of visible and infrared, and of what a teacher made of them, if it is there."""
     visible, infrared, *taught = images
     others = {"taught": taught[0]} if taught else {}
-    return random_crop(visible, infrared, size, rng, **others)
+    return random_crop(visible, infrared, size, rng, zoom=zoom, **others)
 
 
 class TrainingData:
@@ -57,6 +73,7 @@ class TrainingData:
     Args:
         scenes: to draw from; each visible, infrared and maybe a third image, by name "taught".
         crop: side of the windows.
+        zoom: how many times as wide the widest windows are that are shrunk to it, see `random_crop`.
         batch_size: of all processes together.
         process: (index, count) of this process.
         workers: processes that read; 0 for threads of this one.
@@ -72,6 +89,7 @@ class TrainingData:
         crop: int,
         batch_size: int,
         seed: int,
+        zoom: float = 1.0,
         process: tuple[int, int] = (0, 1),
         workers: int = 0,
         threads: int = 2,
@@ -91,7 +109,7 @@ class TrainingData:
         self._size = batch_size // count
         self._batches = (
             order.map(scenes.__getitem__)
-            .random_map(lambda images, rng: _crop(images, crop, rng))[index::count]
+            .random_map(lambda images, rng: _crop(images, crop, zoom, rng))[index::count]
             .batch(self._size, drop_remainder=True)
         )
 

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from langfuse_jax.data.pyramid_fusion import pyramid_fuse
+from langfuse_jax.data.pyramid_fusion import guide_fuse
 from langfuse_jax.losses.imitation import similarity
 
 
 def guide_loss(
     fused: Float[Array, "b h w 1"], visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"]
 ) -> Float[Array, ""]:
-    """Distance e to `pyramid_fuse` of the sources: mean |e|, plus that of its differences, plus (1 - SSIM) / 2.
+    """Distance e to `guide_fuse` of the sources: mean |e|, plus twice that of its differences, plus (1 - SSIM) / 2.
 
     It is not in LDFusion (arXiv 2402.16267). Where maxima of features only say what is too little, each pixel of a
     classical fusion says where to go; differences and SSIM (`similarity`) keep the fine texture that the first term
@@ -29,7 +29,7 @@ def guide_loss(
     >>> bool(guide_loss(image, image, image) < 0.1 < guide_loss(1 - image, image, image))
     True
     """
-    guide = jax.lax.stop_gradient(cast(Array, jax.vmap(pyramid_fuse)(visible[..., 0], infrared[..., 0])))
+    guide = jax.lax.stop_gradient(cast(Array, jax.vmap(guide_fuse)(visible[..., 0], infrared[..., 0])))
     error = fused[..., 0] - guide
     differences = jnp.abs(jnp.diff(error, axis=1)).mean() + jnp.abs(jnp.diff(error, axis=2)).mean()
-    return jnp.abs(error).mean() + differences + (1 - similarity(fused[..., 0], guide).mean()) / 2
+    return jnp.abs(error).mean() + 2 * differences + (1 - similarity(fused[..., 0], guide).mean()) / 2

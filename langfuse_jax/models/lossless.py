@@ -44,6 +44,32 @@ def lossless_init(key: PRNGKeyArray) -> PyTree:
     return jax.tree.map(jnp.asarray, {"params": params})
 
 
+def spare_rates(params: PyTree) -> PyTree:
+    """How fast each parameter may change in a training that keeps the lossless code: factors of the learning rate.
+
+    Arrays that broadcast against the leaves of `params`, the fusion network's. The code itself stays: the encoders, the
+    decoder's first residual block and the pairs of channels that put the pixels back have 0. What is left over has 1:
+    the second residual block and the other channels of the transposed convolutions; the output, which reads both, 0.5,
+    and what the styles do 0.2. So the image stays as sharp as its sources while the rest learns, at usual rates, what
+    is to be taken from which.
+
+    >>> image = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
+    >>> rates = spare_rates(jax.eval_shape(FusionNet().init, jax.random.key(0), image, image))["params"]
+    >>> float(rates["content_visible"]["stem"]["kernel"]), rates["decoder"]["up_2"]["bias"].tolist()[:6]
+    (0.0, [0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+    """
+    rates = jax.tree.map(lambda leaf: np.float32(0), params)
+    decoder = rates["params"]["decoder"]
+    for name, rate in (("block_1", 1.0), ("head", 0.5)):
+        decoder[name] = jax.tree.map(lambda leaf, rate=rate: np.float32(rate), decoder[name])
+    decoder["mlp"]["dense_2"] = jax.tree.map(lambda leaf: np.float32(0.2), decoder["mlp"]["dense_2"])
+    for level in range(3):
+        for name in (f"up_{level}", f"up_norm_{level}"):
+            channels = {key: leaf.shape[-1] for key, leaf in params["params"]["decoder"][name].items()}
+            decoder[name] = {key: np.float32(np.arange(n) >= 4 * (4 >> level) ** 2) for key, n in channels.items()}
+    return rates
+
+
 def _encoder(params, rng):
     kernel = _noise(params["stem"]["kernel"], rng)
     kernel[..., :2] = 0

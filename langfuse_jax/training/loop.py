@@ -26,7 +26,7 @@ from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip, in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.lossless import lossless_init
+from langfuse_jax.models.lossless import lossless_init, spare_rates
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
@@ -108,6 +108,10 @@ def train(
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     if config.init not in ("normal", "lossless"):
         raise UserError(f"config.init: {config.init!r} is unknown; use 'normal' or 'lossless'")
+    if config.spare_only and config.init == "normal" and not config.init_from:
+        raise UserError("config.spare_only: needs a start that draws; add --config.init=lossless, or init_from=DIR")
+    if config.zoom < 1:
+        raise UserError(f"config.zoom: {config.zoom} is too small; use 1 for none, or a number above it such as 2.5")
     if not 0 <= config.fading < 1:
         raise UserError(f"config.fading: {config.fading} is no share; use 0 for none, or a number below 1 such as 0.7")
     check_division(config.batch_size, config.accumulate)
@@ -130,6 +134,7 @@ def train(
             max_unreadable=config.data.max_unreadable,
         ),
         crop=config.crop,
+        zoom=config.zoom,
         batch_size=config.batch_size,
         seed=config.seed,
         process=(jax.process_index(), jax.process_count()),
@@ -171,6 +176,7 @@ def train(
         average_decay=config.ema,
         accumulate=config.accumulate,
         processes=jax.process_count(),
+        rates=spare_rates(state.params) if config.spare_only else None,
     )
     train_step = compile_step(make_step, mode, mesh)
     peak = peak_flops(config.peak_tflops)

@@ -241,6 +241,7 @@ def make_gradient(
     accumulate: int = 1,
     axis_name: str | None = None,
     processes: int = 1,
+    rates: PyTree = None,
 ) -> Callable[..., tuple[dict[str, Array], PyTree]]:
     """A pure `gradient(params, batch, key, frozen) -> (metrics, grads)`: `fusion_loss`, its terms and its gradient.
 
@@ -250,8 +251,16 @@ def make_gradient(
             then means over it, of the whole batch.
         processes: how many there are, whose shares of the batch lie one after the other, each of them every so many-th
             sample of the stream. A sample's place is that in the stream, and so the same with any number of them.
+        rates: numpy factors of the learning rate, a tree like the parameters; what has 0 alone gets a gradient of 0
+            without its being computed.
     """
-    value_and_grad = jax.value_and_grad(fusion_loss, has_aux=True)
+
+    def loss(params, *arguments, **settings):
+        if rates is not None:
+            params = jax.tree.map(lambda leaf, rate: leaf if rate.any() else jax.lax.stop_gradient(leaf), params, rates)
+        return fusion_loss(params, *arguments, **settings)
+
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
 
     def part(params, batch, places, key, frozen):
         (total, terms), grads = value_and_grad(
@@ -295,19 +304,25 @@ def make_train_step(
     accumulate: int = 1,
     axis_name: str | None = None,
     processes: int = 1,
+    rates: PyTree = None,
 ) -> Callable[[TrainState, Mapping[str, Array], PRNGKeyArray, Frozen], tuple[TrainState, dict[str, Any]]]:
     """A pure `train_step(state, batch, key, frozen) -> (state, metrics)`, to be compiled by `parallel.compile_step`.
 
     The step's randomness is `key` folded with the step count and each sample's place in the batch, so a resumed
     training repeats it exactly, and so does one on other devices but for rounding. An average in the state is moved by
-    `moving_average`. A step whose loss, gradient or update is not finite changes nothing but the counts. `accumulate`,
-    `axis_name` and `processes` as in `make_gradient`.
+    `moving_average`. A step whose loss, gradient or update is not finite changes nothing but the counts. What
+    the optimizer says is multiplied by `rates`, where given; `accumulate`, `axis_name` and `processes` as in
+    `make_gradient`.
     """
-    gradient = make_gradient(net, vision, recipe, accumulate=accumulate, axis_name=axis_name, processes=processes)
+    gradient = make_gradient(
+        net, vision, recipe, accumulate=accumulate, axis_name=axis_name, processes=processes, rates=rates
+    )
 
     def train_step(state, batch, key, frozen):
         metrics, grads = gradient(state.params, batch, jax.random.fold_in(key, state.step), frozen)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if rates is not None:
+            updates = jax.tree.map(jnp.multiply, updates, rates)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
         average = state.average

@@ -78,7 +78,7 @@ def make_validation(
     count = -(-config.validation_pairs // config.batch_size) * config.batch_size
     places = np.linspace(0, len(scenes) - 1, count).round().astype(int)
     rng = np.random.default_rng(0)
-    crops = [random_crop(*read_scene(scenes[i]), config.crop, rng) for i in places]
+    crops = [random_crop(*read_scene(scenes[i]), config.crop, rng, zoom=config.zoom) for i in places]
     batches = [
         {role: np.stack([crop[role] for crop in crops[start : start + config.batch_size]]) for role in crops[0]}
         for start in range(0, count, config.batch_size)
