@@ -6,7 +6,7 @@
 The words lead: the guide, which keeps the picture together, counts a fifth of what it does in configs/cpu.py, and
 similarity, which holds on to the sources, nothing.
 
-Hardware: two CPU cores. Expected time: 120 steps of 1.3 s (measured). Expected result: docs/words.md.
+Hardware: two CPU cores. Expected time: 120 steps of 1.1 s (measured). Expected result: docs/words.md.
 """
 
 import runpy
