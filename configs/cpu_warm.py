@@ -5,7 +5,8 @@
 Go on with configs/cpu.py.
 
 Hardware: two CPU cores. Expected time: 3 000 steps of 0.34 s when they have nothing else to do (measured).
-Expected result: sheets as sharp as their sources, with warm people bright; a guide term of 0.109 on the validation crops.
+Expected result, measured: sheets as sharp as their sources, with warm people bright; a guide term of 0.109 on the
+validation crops.
 """
 
 import runpy

@@ -123,7 +123,8 @@ def extended_size(size: Size, pad_multiple: int) -> Size:
     >>> extended_size((30, 33), 16)
     (32, 48)
     """
-    return tuple(side + -side % pad_multiple for side in size)
+    height, width = size
+    return height + -height % pad_multiple, width + -width % pad_multiple
 
 
 def fit_network(size: Size) -> Size:

@@ -128,7 +128,7 @@ def guide_fuse(visible: Image, infrared: Image) -> Image:
     levels = _levels(visible)
     base = visible + _INFRARED_BASE * (infrared - visible)
     rest = laplacian_pyramid(base + saliency * xp.maximum(infrared - base, 0), levels)[-1]
-    fused = []
+    fused: list[Level] = []
     for mine, other in zip(laplacian_pyramid(visible, levels), laplacian_pyramid(infrared, levels), strict=True):
         gain = _SHARPENED if len(fused) < 2 else 1
         fused.append(gain * (xp.maximum(xp.maximum(mine, other), 0) + xp.minimum(xp.minimum(mine, other), 0)))

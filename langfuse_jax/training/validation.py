@@ -56,7 +56,11 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[s
     def scores(params):
         values = []
         for pair in zip(extended, pairs, strict=True):
-            images = [x for source in pair for x in ([place([i], canvas) for i in source], np.int32([source[0].shape]))]
+            images = [
+                x
+                for source in pair
+                for x in ([place([i], canvas) for i in source], np.array([source[0].shape], np.int32))
+            ]
             values.append(jax.device_get(score(params, *images)))
         return {name: float(np.mean([value[name] for value in values])) for name in metrics}
 
