@@ -275,6 +275,7 @@ def main(argv=None):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # Warnings of the runtime's C++ side would bury the one line a user needs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch: none is needed
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", CutPrompt)
