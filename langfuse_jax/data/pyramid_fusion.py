@@ -128,11 +128,10 @@ def guide_fuse(visible: Image, infrared: Image) -> Image:
     levels = _levels(visible)
     base = visible + _INFRARED_BASE * (infrared - visible)
     rest = laplacian_pyramid(base + saliency * xp.maximum(infrared - base, 0), levels)[-1]
-    fused: list[Level] = []
-    for mine, other in zip(laplacian_pyramid(visible, levels), laplacian_pyramid(infrared, levels), strict=True):
-        gain = _SHARPENED if len(fused) < 2 else 1
-        fused.append(gain * (xp.maximum(xp.maximum(mine, other), 0) + xp.minimum(xp.minimum(mine, other), 0)))
-    return xp.clip(collapse([*fused[:-1], rest]), 0, 1)
+    bands = zip(laplacian_pyramid(visible, levels)[:-1], laplacian_pyramid(infrared, levels)[:-1], strict=True)
+    fused = [xp.maximum(xp.maximum(v, i), 0) + xp.minimum(xp.minimum(v, i), 0) for v, i in bands]
+    finest = [_SHARPENED * band for band in fused[:2]]
+    return xp.clip(collapse([*finest, *fused[2:], rest]), 0, 1)
 
 
 _INFRARED_BASE = 0.35

@@ -66,7 +66,7 @@ def spare_rates(params: PyTree) -> PyTree:
     for level in range(3):
         for name in (f"up_{level}", f"up_norm_{level}"):
             channels = {key: leaf.shape[-1] for key, leaf in params["params"]["decoder"][name].items()}
-            decoder[name] = {key: np.float32(np.arange(n) >= 4 * (4 >> level) ** 2) for key, n in channels.items()}
+            decoder[name] = {key: np.float32(np.arange(n) >= _code_channels(level)) for key, n in channels.items()}
     return rates
 
 
@@ -115,7 +115,7 @@ def _decoder(params, rng):
     for level, name in enumerate(("up_0", "up_1", "up_2")):
         kernel = _noise(params[name]["kernel"], rng)
         side = 4 >> level  # of a block of pixels that one place of the output holds
-        kernel[..., : 4 * side * side] = 0
+        kernel[..., : _code_channels(level)] = 0
         for image, (row, column) in ((image, place) for image in (0, 1) for place in np.ndindex(2 * side, 2 * side)):
             tap = row // side, column // side
             source = (image * 2 * side + row) * 2 * side + column
@@ -125,6 +125,11 @@ def _decoder(params, rng):
     head["kernel"][:] = 0
     head["kernel"][3, 3, :4, 0] = np.array([1, -1, 1, -1]) * _CONTRAST
     head["bias"][:] = _MEAN
+
+
+def _code_channels(level):
+    """How many channels of transposed convolution `level` put pixels back: a pair for each of both sources' blocks."""
+    return 4 * (4 >> level) ** 2
 
 
 def _modulation(mlp, rng):

@@ -167,6 +167,7 @@ def train(
     validate = make_validation(config, net, vision, recipe)
     score = make_scores(config, net)
     mesh, mode = data_mesh(), config.parallel.mode
+    rates = spare_rates(state.params) if config.spare_only else None
     make_step = partial(
         make_train_step,
         net,
@@ -176,11 +177,11 @@ def train(
         average_decay=config.ema,
         accumulate=config.accumulate,
         processes=jax.process_count(),
-        rates=spare_rates(state.params) if config.spare_only else None,
+        rates=rates,
     )
     train_step = compile_step(make_step, mode, mesh)
     peak = peak_flops(config.peak_tflops)
-    flops = peak and step_flops(net, vision, recipe, state.params, frozen, config.crop, config.batch_size)
+    flops = peak and step_flops(net, vision, recipe, state.params, frozen, config.crop, config.batch_size, rates)
     state, everywhere = replicate(state, mesh), replicate(frozen, mesh)
     make_folder(workdir)
     wait_for_others("checkpoints")

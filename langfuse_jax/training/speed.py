@@ -39,13 +39,20 @@ def peak_flops(tflops: float = 0.0) -> float | None:
 
 
 def step_flops(
-    net: FusionNet, vision: VisionTower, recipe: Recipe, params: PyTree, frozen: Frozen, crop: int, batch_size: int
+    net: FusionNet,
+    vision: VisionTower,
+    recipe: Recipe,
+    params: PyTree,
+    frozen: Frozen,
+    crop: int,
+    batch_size: int,
+    rates: PyTree = None,
 ) -> float:
     """FLOPs that the loss and its gradient need for a batch, by XLA's count of the program for one sample.
 
-    Recomputation, which saves memory, is not counted.
+    Recomputation, which saves memory, is not counted, nor what `rates` leave out (see `make_gradient`).
     """
-    gradient = make_gradient(net, vision, recipe._replace(clip_chunk=0, remat=False))
+    gradient = make_gradient(net, vision, recipe._replace(clip_chunk=0, remat=False), rates=rates)
     image = jax.ShapeDtypeStruct((1, crop, crop, 1), "float32")
     batch = {"visible": image, "infrared": image}
     lowered = jax.jit(gradient).lower(params, batch, jax.random.key(0), frozen)
