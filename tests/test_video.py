@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from langfuse_jax.cli import main
+from langfuse_jax.images import thermal_limits
 
 av = pytest.importorskip("av")
 
@@ -114,22 +115,27 @@ def test_colours_of_any_matrix_are_kept(tmp_path, frames, fuse):
         assert np.ptp(colours.astype(int), axis=-1).max() <= 2
 
 
-def test_thermal_counts_have_the_first_frame_s_limits(tmp_path, frames, fuse):
+def test_thermal_counts_have_the_first_frame_s_limits(tmp_path, frames, fuse, monkeypatch):
+    # A program that was compiled and one that was loaded may differ in the last bit, and so in what is rounded: a
+    # coding with loss makes more of that than of other limits, one without leaves it at single levels.
+    monkeypatch.setattr("langfuse_jax.video._RATE_FACTOR", "0")
     visible, infrared = frames
-    cold = [28000 + 4 * image.astype(np.uint16) for image in infrared[:4]]
+    cold = [28000 + (4 if i else 2) * image.astype(np.uint16) for i, image in enumerate(infrared[:4])]
     ir = write_frames(tmp_path / "ir", cold)
     vi = write_frames(tmp_path / "vi", visible[:4])
     deep = write_video(tmp_path / "b.mkv", cold, rate=25, codec="ffv1", colour="gray16le")
-    from langfuse_jax.images import thermal_limits
 
-    low, high = thermal_limits(cold[0])
-    results = []
-    for source, flags in ((ir, ()), (deep, ()), (ir, ("--infrared-range", f"{low},{high}"))):
+    def fused(source, *flags):
         assert fuse("--visible", vi, "--infrared", source, "--out", tmp_path / "c.mp4", *flags)[0] == 0
-        results.append(read_video(tmp_path / "c.mp4")[1])
-    # A program that was compiled and one that was loaded may differ in the last bit, and so in what is rounded.
-    assert np.abs(results[0].astype(int) - results[1]).mean() < 1
-    assert np.abs(results[0].astype(int) - results[2]).mean() < 1
+        return read_video(tmp_path / "c.mp4")[1].astype(int)
+
+    def limits(image):
+        return "{},{}".format(*thermal_limits(image))
+
+    folder = fused(ir)
+    for same in (fused(deep), fused(ir, "--infrared-range", limits(cold[0]))):
+        assert np.abs(folder - same).mean() < 0.2
+    assert np.abs(folder - fused(ir, "--infrared-range", limits(cold[1]))).mean() > 2
 
 
 def test_odd_sides(tmp_path, frames, fuse):
