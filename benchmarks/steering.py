@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--train", default="('roadscene_split','msrs')", help="config.data.train")
     parser.add_argument("--start", help="model to start from (default: the weights in the package)")
     parser.add_argument("--config", default="configs/steer.py")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 

@@ -28,7 +28,7 @@ def get_config():
     config.weight_decay = 0.02
     config.warmup_batches = 40
     config.weights = dict(
-        modality=1.0,
+        modality=2.0,
         spread=2.0,
         naming=1.0,
         contrast=1.0,

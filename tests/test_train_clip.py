@@ -13,6 +13,7 @@ from PIL import Image
 from langfuse_jax import Clip
 from langfuse_jax.cli import main
 from langfuse_jax.data.clip_batches import GOALS, PER_SCENE, batches, cut, facts
+from langfuse_jax.data.clip_cameras import other_cameras
 from langfuse_jax.data.clip_captions import (
     CONCEPTS,
     INDEX,
@@ -152,16 +153,38 @@ def test_facts_of_a_batch(folders):
     np.testing.assert_array_equal(batch.images, again.images)
     assert batch.images.shape == (4 * PER_SCENE, 24, 24) and batch.known.shape == (4 * PER_SCENE, len(CONCEPTS))
     scene = batch.known.reshape(4, PER_SCENE, -1)
-    assert (scene[:, 0, INDEX["visible"]] == 1).all() and (scene[:, 1, INDEX["infrared"]] == 1).all()
+    assert (scene[:, :2, INDEX["natural"]] == [1, 0]).all()
     assert (scene[:, 2, INDEX["goal"]] == 1).all() and (scene[..., INDEX["goal"]] == 1).sum() == 4
+    # The modality is known of sources by other cameras alone, which come last.
+    assert (scene[:, :-6, INDEX["visible"]] == -1).all() and (scene[:, :-6, INDEX["infrared"]] == -1).all()
+    assert (scene[:, -6:, INDEX["visible"]] == [1, 0, 1, 0, 1, 0]).all()
+    assert (scene[:, -6:, INDEX["infrared"]] == [0, 1, 0, 1, 0, 1]).all()
+
+
+def test_other_cameras_differ_in_all_but_what_is_seen():
+    y, x = np.mgrid[:48, :48].astype(np.float32) / 48
+    colours, infrared = np.stack([x, y, 1 - x]), (x * y > 0.3).astype(np.float32)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(40):
+        pair = np.stack(other_cameras(colours, infrared, rng))
+        assert pair.shape == (2, 48, 48) and pair.dtype == np.float32 and 0 <= pair.min() and pair.max() <= 1
+        if 0 < pair.min() and pair.max() < 1:  # neither is clipped
+            np.testing.assert_allclose(*pair.mean((1, 2)), atol=1e-4)
+            np.testing.assert_allclose(*pair.std((1, 2)), rtol=1e-3)
+        seen.append((*pair.mean((1, 2)), *pair.std((1, 2)), np.corrcoef(pair[1].ravel(), infrared.ravel())[0, 1]))
+    seen = np.array(seen)
+    assert (np.ptp(seen[:, :2], axis=0) > 0.2).all() and (np.ptp(seen[:, 2:4], axis=0) > 0.1).all()
+    assert (seen[:, 4] > 0.2).all()  # whatever is warm stays brighter
+    flat = other_cameras(np.full((3, 24, 24), 0.5, np.float32), np.full((24, 24), 0.5, np.float32), rng)
+    assert np.isfinite(flat).all()
 
 
 def test_facts():
     patch = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
     goal = dict(zip(CONCEPTS, facts("goal", patch, targets=0.1), strict=True))
-    assert (goal["goal"], goal["salient"], goal["blurry"], goal["dark"], goal["visible"]) == (1, 1, 0, 0, 0)
+    assert (goal["goal"], goal["salient"], goal["blurry"], goal["dark"], goal["fused"]) == (1, 1, 0, 0, 1)
     dark = dict(zip(CONCEPTS, facts("visible", patch / 8, failure="dark"), strict=True))
-    assert (dark["dark"], dark["goal"], dark["clear"], dark["visible"], dark["salient"]) == (1, 0, 0, -1, -1)
+    assert (dark["dark"], dark["goal"], dark["clear"], dark["fused"], dark["salient"]) == (1, 0, 0, -1, -1)
 
 
 @pytest.mark.parametrize(("variant", "failure"), [("visible_enhanced", None), ("goal", "inverted")])
@@ -175,7 +198,7 @@ def test_window_is_the_same_in_all_layers(folders):
     scene = load_scenes(folders / "one")[0]
     scene = scene._replace(layers=np.stack([scene.layers[0]] * len(scene.layers)))
     window = cut(scene, np.random.default_rng(0), 24)
-    assert window.shape == (len(VARIANTS) + 1, 24, 24) and (window == window[:1]).all()
+    assert window.shape == (len(VARIANTS) + 4, 24, 24) and (window == window[:1]).all()
     assert set(GOALS) < set(VARIANTS)
 
 

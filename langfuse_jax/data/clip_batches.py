@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int8
 
+from langfuse_jax.data.clip_cameras import other_cameras
 from langfuse_jax.data.clip_captions import CONCEPTS
 from langfuse_jax.data.clip_degradations import FAILURES, degrade
-from langfuse_jax.data.clip_scenes import VARIANTS, Scene
+from langfuse_jax.data.clip_scenes import COLOURS, VARIANTS, Scene
 from langfuse_jax.data.pyramid_fusion import gaussian_blur
 
 GOALS = ("goal", "goal_strong")
@@ -18,7 +19,8 @@ MODALITY = {
     "infrared": "infrared",
     "infrared_enhanced": "infrared",
 }
-PER_SCENE = 14
+PER_SCENE = 20
+_ELSEWHERE = 3  # windows of a scene, besides the first, whose two sources other cameras took
 
 _ALTERNATIVES = (GOALS, ("average", "maximum"), ("visible_enhanced", "infrared_enhanced"))
 _ARTEFACTS = ("blurry", "noisy", "striped", "checkered", "blocky", "haloed", "harsh", "inverted")
@@ -37,11 +39,12 @@ class Batch(NamedTuple):
 def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, targets: float = 0.0) -> np.ndarray:
     """What is known of a patch (c,), int8: from how it was made, and from its mean and contrast.
 
-    `targets` is the share of the patch that is hot.
+    `targets` is the share of the patch that is hot. Whether it is visible or infrared stays unknown, though it may well
+    be told: a network would tell it by the camera (`modality_alone`).
     """
     known = dict.fromkeys(CONCEPTS, -1)
     modality = MODALITY.get(variant, "fused")
-    known |= {name: int(name == modality) for name in ("visible", "infrared", "fused")}
+    known["fused"] = int(modality == "fused")
     known |= dict.fromkeys(_ARTEFACTS[2:], 0)
     known |= {"goal": 0, "clear": 0 if failure else -1}
     mean, contrast = float(patch.mean()), float(patch.std())
@@ -60,16 +63,15 @@ def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, target
     elif variant == "visible_enhanced":
         known |= {"detailed": 1, "clear": 1, "blurry": 0}
     elif variant == "inverted_targets":
-        known |= {"natural": 0, "visible": -1, "infrared": -1, "inverted": 1 if targets > 0.03 else -1}
+        known |= {"natural": 0, "inverted": 1 if targets > 0.03 else -1}
     else:
-        known |= {"detailed": 0, "visible": -1, "infrared": -1}
+        known |= {"detailed": 0}
     if 0.01 < targets < 0.4:
         known["salient"] = {"infrared": -1, "infrared_enhanced": -1, "goal": 1, "goal_strong": 1, "maximum": 1}.get(
             variant, 0
         )
     if failure:
-        # Ruined images of all kinds look alike, and a plain average or maximum may well look like one source.
-        known |= {"visible": -1, "infrared": -1, "fused": -1}
+        known["fused"] = -1  # ruined images of all kinds look alike
         known |= dict.fromkeys(_ARTEFACTS, 0)
         known |= {"goal": 0, "clear": 0, "bright": 0, "natural": 0, "detailed": 0}
         if failure in ("blurry", "dark", "washed_out", "overexposed", "inverted"):
@@ -78,6 +80,12 @@ def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, target
     if targets < 0.03 and (failure or variant) in ("visible_enhanced", "inverted_targets", "inverted"):
         # Where nothing is hot, an enhanced visible image shows all there is to show, and there is nothing to invert.
         known["goal"] = -1
+    return np.array([known[concept] for concept in CONCEPTS], np.int8)
+
+
+def modality_alone(modality: str) -> np.ndarray:
+    """What is known (c,), int8, of a source by another camera: that it is `modality`, "visible" or "infrared"."""
+    known = dict.fromkeys(CONCEPTS, -1) | {"visible": 0, "infrared": 0, "fused": 0, "goal": 0} | {modality: 1}
     return np.array([known[concept] for concept in CONCEPTS], np.int8)
 
 
@@ -151,10 +159,16 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
                 patch = np.clip(patch * rng.uniform(0.8, 1.25) + rng.uniform(-0.06, 0.06), 0, 1)
             patch = patch.astype(np.float32)
         add(variant, patch)
-    for failure in rng.choice(list(FAILURES), PER_SCENE - len(chosen), replace=False):
+    for failure in rng.choice(list(FAILURES), PER_SCENE - len(chosen) - 2 * _ELSEWHERE, replace=False):
         bases = ("visible", "goal", "goal_strong") if failure == "inverted" else VARIANTS[:6]
         variant = bases[rng.integers(len(bases))]
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)
+    for _ in range(_ELSEWHERE):
+        window = cut(scene, rng, side)
+        sources = other_cameras(window[COLOURS], window[VARIANTS.index("infrared")], rng)
+        for modality, patch in zip(("visible", "infrared"), sources, strict=True):
+            patches.append(patch)
+            known.append(modality_alone(modality))
     noise = rng.standard_normal((len(patches), side, side), dtype=np.float32) * np.float32(rng.uniform(0, 0.015))
     return np.clip(np.stack(patches) + noise, 0, 1), np.stack(known)
 

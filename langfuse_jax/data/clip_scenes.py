@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from langfuse_jax.data.pyramid_fusion import enhance, hot_targets, pyramid_fuse
-from langfuse_jax.data.scenes import read_scene
-from langfuse_jax.images import to_uint8
-from langfuse_jax.pairs import match_pairs
+from langfuse_jax.images import to_uint8, ycbcr_to_rgb
+from langfuse_jax.pairs import match_pairs, read_pair
 
 VARIANTS = (
     "visible",
@@ -23,10 +22,13 @@ VARIANTS = (
     "visible_enhanced",
     "infrared_enhanced",
 )
+COLOURS = slice(len(VARIANTS), len(VARIANTS) + 3)
 
 
 class Scene(NamedTuple):
-    """One pair: `layers[v]` is the variant VARIANTS[v], and the last layer says where the infrared is hot (0-255)."""
+    """One pair: `layers[v]` is the variant VARIANTS[v], `layers[COLOURS]` the visible image's red, green and blue, and
+    the last layer says where the infrared is hot (0-255).
+    """
 
     name: str
     layers: UInt8[np.ndarray, "v h w"]
@@ -40,7 +42,8 @@ def load_scenes(folder: str | Path) -> list[Scene]:
 
 
 def _scene(pair):
-    visible, infrared = read_scene(pair)
+    visible, chroma, infrared = read_pair(pair)
+    colours = np.stack(3 * [visible]) if chroma is None else np.moveaxis(ycbcr_to_rgb(visible, chroma), -1, 0)
     fused = pyramid_fuse(visible, infrared)
     images = (
         visible,
@@ -52,6 +55,7 @@ def _scene(pair):
         enhance(pyramid_fuse(visible, 1 - infrared), contrast=0.25, sharpness=0.25, brightness=0.43),
         enhance(visible, contrast=0.35, sharpness=0.4, brightness=0.45),
         enhance(infrared, contrast=0.35, sharpness=0.4, brightness=0.45),
+        *colours,
         hot_targets(infrared),
     )
     return Scene(pair.stem, to_uint8(np.stack(images)))
