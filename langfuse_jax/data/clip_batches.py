@@ -132,7 +132,7 @@ def _sample(scene, y, x):
 
 
 def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """PER_SCENE patches of one window and what is known of them."""
+    """PER_SCENE patches and what is known of them: of one window, then both sources of others by other cameras."""
     window = cut(scene, rng, side)
     hot = float((window[-1] > 0.5).mean())
     patches, known = [], []
@@ -141,8 +141,8 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
         patches.append(patch)
         known.append(facts(variant, patch, failure=failure, targets=hot))
 
-    # A modality is no camera. Most thermal cameras are softer and flatter than those of these pairs, and now and then
-    # both sources get the same contrast and random blur, so that only the look of heat against light is left.
+    # The sources that directions start from: most thermal cameras are softer and flatter than those of these pairs, and
+    # now and then both sources get the same contrast and random blur.
     soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
     matched, mean, contrast = rng.random() < 0.1, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
     chosen = [*VARIANTS[:2], *(pair[rng.integers(2)] for pair in _ALTERNATIVES), "inverted_targets"]
