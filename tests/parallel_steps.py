@@ -93,7 +93,8 @@ def run(mode, network):
     texts = np.float32(np.eye(3, 16))
     frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
     recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5)
-    optimizer = keeping_gradients(optax.adam(1e-4))
+    # Adam's steps are as long as its rate, whatever the gradient: at 1e-4 the last bits grow from step to step.
+    optimizer = keeping_gradients(optax.adam(1e-5))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
     mode = "jit" if mode == "one" else mode
     processes = 1 if mesh.size == 1 else jax.process_count()
