@@ -1,12 +1,13 @@
 """Do words move the picture? The same short training from the same weights and seed, once per goal, measured on VIFB.
 
-    python benchmarks/steering.py --data-root DATA --out runs/steering [--start DIR]
+    python benchmarks/steering.py --data-root DATA --out runs/steering [--start DIR] [--config.x=y ...]
+    python benchmarks/steering.py --data-root DATA --out runs/sources --goals infrared visible --config.fading=0
 
 Prints, for each goal, on how many pairs the language-driven loss towards it (mean over windows of 160 pixels that cover
 the pair, about the patches of the training) is lower after the training than before, its means, and what changed in
 the images (0 to 255), as means over the pairs: towards infrared (correlation with the infrared minus correlation with
 the visible image), targets (how much brighter hot targets are than the rest), average gradient, mean and standard
-deviation. Draws goals.jpg, one pair under six goals.
+deviation. Draws goals.jpg, one pair under all of them.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from langfuse_jax.text import embed
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 
-# The first six are those that are to be obeyed; the last is to compare with.
+# The first six are those that are to be obeyed, and "no words" is to compare with: these are the default.
 GOALS = {
     "salient": "an image with salient objects",
     "detailed": "an image with detailed background",
@@ -36,7 +37,9 @@ GOALS = {
     "soft": "a soft image with low detail",
     "bright": "a clear and bright image",
     "no words": "",
+    "visible": "a visible gray image",
 }
+DEFAULT = list(GOALS)[:7]
 SIDE = 160  # pixels, of the windows
 SHOWN, WIDTH = "manCall", 300  # the pair of the sheet, and how wide its images are drawn
 
@@ -48,14 +51,16 @@ def main():
     parser.add_argument("--start", help="model to start from (default: the weights in the package)")
     parser.add_argument("--config", default="configs/steer.py")
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--goals", nargs="+", choices=GOALS, default=DEFAULT)
     parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args, overrides = parser.parse_known_args()
+    goals = {name: GOALS[name] for name in args.goals}
 
     scenes = list_scenes(Path(args.data_root) / "vifb")
     pairs = [read_scene(scene) for scene in scenes]
     start = args.start or str(Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion")
     fused = {"before": _fuse(start, pairs)}
-    for name, goal in GOALS.items():
+    for name, goal in goals.items():
         values = {
             "data.root": args.data_root,
             "data.validation": "",
@@ -67,7 +72,8 @@ def main():
             {"prompts.goal": f"({goal!r},)"} if goal else {"loss.whole": 0.0, "loss.patch": 0.0, "loss.similarity": 0.0}
         )
         workdir = args.out / name.replace(" ", "_")
-        train(load_config(args.config, [f"--config.{key}={value}" for key, value in values.items()]), workdir)
+        flags = [f"--config.{key}={value}" for key, value in values.items()]
+        train(load_config(args.config, flags + overrides), workdir)
         fused[name] = _fuse(workdir, pairs)
 
     clip = Clip.load()
@@ -77,7 +83,7 @@ def main():
     print(f"| goal ({args.steps} steps) | {columns} |")
     print("|" + "---|" * 9)
     print("| (before) | | | | " + " | ".join(f"{value:.4g}" for value in statistics["before"]) + " |")
-    for name, goal in GOALS.items():
+    for name, goal in goals.items():
         losses = [""] * 3
         if goal:
             before, after = (_losses(clip, goal, fused[key], pairs) for key in ("before", name))
@@ -85,8 +91,8 @@ def main():
         print(f"| {goal or name} | " + " | ".join([*losses, *(f"{value:.4g}" for value in statistics[name])]) + " |")
     shown = next(i for i, scene in enumerate(scenes) if scene.stem == SHOWN)
     tiles = {name: tile(fused[name][shown] / 255, WIDTH) for name in fused}
-    names = ["before", *list(GOALS)[:6], "no words"]
-    rows = [grid([[tiles[name] for name in row]], row) for row in (names[:4], names[4:])]
+    names = list(fused)
+    rows = [grid([[tiles[name] for name in row]], row) for row in (names[:4], names[4:]) if row]
     write_jpeg(args.out / "goals.jpg", np.concatenate(rows))
 
 
