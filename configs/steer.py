@@ -7,7 +7,7 @@ The words lead: the guide, which keeps the picture together, counts a seventh of
 similarity, which holds on to the sources, nothing. Sources are faded, since the words are to be heard on cameras of
 other contrasts too, and of the patches only those with next to no content are passed over.
 
-Hardware: two CPU cores. Expected time: 150 steps of 1.1 s (measured). Expected result: docs/words.md.
+Hardware: two CPU cores. Expected time: 150 steps of 1.1 s (measured without fading). Expected result: docs/words.md.
 """
 
 import runpy
