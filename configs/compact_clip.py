@@ -16,11 +16,11 @@ def get_config():
     config.model = ConfigDict()
     config.model.embedding = 96
     config.model.vision = dict(
-        image_size=96, patch_size=12, hidden_size=144, num_hidden_layers=3, num_attention_heads=2, intermediate_size=288
+        image_size=96, patch_size=12, hidden_size=144, num_hidden_layers=3, num_attention_heads=9, intermediate_size=288
     )
     config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 2400
+    config.batches = 2000
     config.scenes_per_batch = 6
 
     config.learning_rate = 1.5e-3
@@ -31,7 +31,7 @@ def get_config():
         modality=2.0,
         spread=2.0,
         naming=1.0,
-        contrast=1.0,
+        contrast=1.5,
         direction=1.0,
         image_heads=0.5,
         token_heads=1.0,

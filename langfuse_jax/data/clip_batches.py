@@ -19,10 +19,10 @@ MODALITY = {
     "infrared": "infrared",
     "infrared_enhanced": "infrared",
 }
-PER_SCENE = 20
+PER_SCENE = 21
 _ELSEWHERE = 3  # windows of a scene, besides the first, whose two sources other cameras took
 
-_ALTERNATIVES = (GOALS, ("average", "maximum"), ("visible_enhanced", "infrared_enhanced"))
+_ALTERNATIVES = (GOALS, ("average", "maximum"))
 _ARTEFACTS = ("blurry", "noisy", "striped", "checkered", "blocky", "haloed", "harsh", "inverted")
 
 
@@ -145,7 +145,8 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
     # now and then both sources get the same contrast and random blur.
     soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
     matched, mean, contrast = rng.random() < 0.1, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
-    chosen = [*VARIANTS[:2], *(pair[rng.integers(2)] for pair in _ALTERNATIVES), "inverted_targets"]
+    alternatives = (pair[rng.integers(2)] for pair in _ALTERNATIVES)
+    chosen = [*VARIANTS[:2], *alternatives, "inverted_targets", "visible_enhanced", "infrared_enhanced"]
     for variant in chosen:
         patch = window[VARIANTS.index(variant)]
         if variant in MODALITY:

@@ -2,7 +2,8 @@
 
 Two or three cameras teach a modality by their own tone, contrast, sharpness and noise, which another camera's images
 contradict: without this a classifier that is all but sure of its training's cameras is wrong more often than right on
-those of VIFB. What is left when all four are drawn alike for both sources is what is seen: heat or light.
+those of VIFB. What is left when all four are drawn alike for both sources is what is seen: heat or light. Contrast
+alone is not always drawn alike, for thermal cameras do have less of it.
 """
 
 import numpy as np
@@ -16,18 +17,34 @@ Patch = Float32[np.ndarray, "s s"]
 def other_cameras(
     colours: Float32[np.ndarray, "3 s s"], infrared: Patch, rng: np.random.Generator
 ) -> tuple[Patch, Patch]:
-    """Both sources of a window in [0, 1], each by a camera drawn for it, of one mean and contrast.
+    """Both sources of a window in [0, 1], each by a camera drawn for it.
+
+    One half of the pairs has the same mean and contrast; in the other half the infrared is flat and gray.
 
     `colours` are the red, green and blue of the visible image, of which another camera sees another mixture.
     """
-    mean, contrast = rng.uniform(0.25, 0.65), np.exp(rng.uniform(np.log(0.04), np.log(0.25)))
-    patches = []
     visible = np.tensordot(rng.dirichlet([0.7, 0.7, 0.7]), colours, 1)
-    for patch in (visible, infrared):
+    exposures = _exposures(rng)
+    patches = []
+    for patch, (mean, contrast) in zip((visible, infrared), exposures, strict=True):
         patch = _noise(_optics(_tone(patch, rng), rng), rng)
         patch = mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01)
         patches.append(np.clip(patch, 0, 1).astype(np.float32))
     return patches[0], patches[1]
+
+
+def _exposures(rng):
+    """Mean and contrast of the visible and the infrared: the same, or those of a thermal camera without gain control.
+
+    Such a camera spreads its grays from the coldest to the hottest it can show, so that most scenes are a flat gray.
+    """
+
+    def contrast(low, high):
+        return np.exp(rng.uniform(np.log(low), np.log(high)))
+
+    if rng.random() < 0.5:
+        return 2 * ((rng.uniform(0.25, 0.65), contrast(0.04, 0.25)),)
+    return (rng.uniform(0.15, 0.65), contrast(0.05, 0.28)), (rng.uniform(0.3, 0.6), contrast(0.015, 0.08))
 
 
 def _tone(patch, rng):

@@ -30,6 +30,7 @@ from langfuse_jax.data.clip_scenes import load_scenes
 from langfuse_jax.models.clip import MEAN, STD, Clip, init_params, towers
 from langfuse_jax.training.clip_loss import clip_loss, init_heads
 from langfuse_jax.training.clip_report import evaluate, format_report
+from langfuse_jax.training.clip_start import convolutional_start
 from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
 from langfuse_jax.training.configs import load_config
 
@@ -52,21 +53,6 @@ def clip_config(config, tokenizer) -> CLIPConfig:
         vision_config=dict(config.model.vision, projection_dim=embedding),
         text_config=dict(config.model.text, projection_dim=embedding, **words),
     )
-
-
-def whitening_patches(patch: int, width: int):
-    """First patch embedding (patch, patch, 3, width): the lowest `width` cosines, amplified as natural images fade.
-
-    Drawn at random, it would see little but the mean brightness of a patch, and stripes, noise and blur hardly at all.
-    """
-    frequency = np.arange(patch)
-    cosines = np.cos(np.pi * (frequency[None] + 0.5) * frequency[:, None] / patch) * np.sqrt(2 / patch)
-    cosines[0] /= np.sqrt(2)
-    radius = np.hypot(frequency[:, None], frequency)
-    kernel = np.einsum("uy,vx,uv->yxuv", cosines, cosines, np.maximum(radius, 0.3) / 3 / 3).reshape(patch, patch, -1)
-    kernel = kernel[..., np.argsort(radius.ravel(), kind="stable")[:width]]
-    kernel = np.pad(kernel, ((0, 0), (0, 0), (0, width - kernel.shape[-1])))
-    return jnp.asarray(np.repeat(kernel[:, :, None], 3, axis=2), jnp.float32)
 
 
 def make_step(vision, text, optimiser, *, weights):
@@ -110,7 +96,7 @@ def train(config, tokenizer, architecture, cameras):
     size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(2)
     key = jax.random.key(config.seed)
     params = init_params(vision, text, key)
-    params["vision"]["patch_embedding"] = whitening_patches(vision.patch_size, vision.width)
+    params["vision"] = convolutional_start(params["vision"], vision)
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
     params["heads"] = init_heads(key, tokens=vision.width, width=vision.embedding, concepts=len(CONCEPTS))
     optimiser = make_optimiser(config)
