@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from langfuse_jax.models.clip import VisionTower
 
+# So strong that most of a head's attention goes to its neighbour where content is moderate: 0.4 and more of it.
 _POSITION, _SHARPNESS, _CONTENT = 0.35, 1.8, 0.3
 _OFFSETS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 
