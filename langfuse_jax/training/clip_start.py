@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from langfuse_jax.models.clip import VisionTower
 
-# So strong that most of a head's attention goes to its neighbour where content is moderate: 0.4 and more of it.
+# By trial: so strong that no place has more of a head's attention than its neighbour, whatever the patches show.
 _POSITION, _SHARPNESS, _CONTENT = 0.35, 1.8, 0.3
 _OFFSETS = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 
@@ -45,24 +45,28 @@ def convolutional_start(params: dict[str, Any], vision: VisionTower) -> dict[str
     head = width // vision.heads
     waves = min(head // 4, side // 2)  # of rows and of columns, a cosine and a sine each
     count = 4 * waves
-    position = np.array(params["position_embedding"])
     rows, columns = np.mgrid[:side, :side].reshape(2, -1)
     angle = np.pi * np.arange(1, waves + 1) / side
     turns = np.concatenate([rows[:, None] * angle, columns[:, None] * angle], axis=1)
-    position[1:, width - count :] += _POSITION * np.stack([np.cos(turns), np.sin(turns)], -1).reshape(-1, count)
+    position = np.array(params["position_embedding"])
+    position[1:, width - count :] += _POSITION * np.stack([np.cos(turns), np.sin(turns)], -1).reshape(side**2, count)
+    patches = whitening_patches(vision.patch_size, width)
+    patches[..., width - count :] = 0
 
-    blocks = {}
+    compared = {"query": np.zeros((width, width)), "key": np.zeros((width, width))}
+    for i in range(vision.heads):
+        place = slice(width - count, width), slice(i * head, i * head + count)
+        compared["query"][place] = _SHARPNESS * _moved(angle, *_OFFSETS[i % len(_OFFSETS)])
+        compared["key"][place] = _SHARPNESS * np.eye(count)
+
+    started = dict(params, patch_embedding=_float32(patches), position_embedding=_float32(position))
     for name in (f"block_{i}" for i in range(vision.layers)):
-        attention = params[name]["attention"]
-        query, key = (_CONTENT * np.array(attention[part]["kernel"]) for part in ("query", "key"))
-        for i in range(vision.heads):
-            columns_of_head = slice(i * head, i * head + count)
-            query[width - count :, columns_of_head] += _SHARPNESS * _moved(angle, *_OFFSETS[i % len(_OFFSETS)])
-            key[width - count :, columns_of_head] += _SHARPNESS * np.eye(count)
-        kernels = {"query": _with_kernel(attention["query"], query), "key": _with_kernel(attention["key"], key)}
-        blocks[name] = params[name] | {"attention": attention | kernels}
-    patches = np.pad(whitening_patches(vision.patch_size, width - count), ((0, 0), (0, 0), (0, 0), (0, count)))
-    return params | blocks | {"patch_embedding": _float32(patches), "position_embedding": _float32(position)}
+        attention = dict(params[name]["attention"])
+        for part, waves_of_part in compared.items():
+            kernel = _CONTENT * np.array(attention[part]["kernel"]) + waves_of_part
+            attention[part] = dict(attention[part], kernel=_float32(kernel))
+        started[name] = dict(params[name], attention=attention)
+    return started
 
 
 def _moved(angle, down, right):
@@ -72,10 +76,6 @@ def _moved(angle, down, right):
     for i, (cosine, sine) in enumerate(zip(np.cos(turn), np.sin(turn), strict=True)):
         matrix[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = [[cosine, sine], [-sine, cosine]]
     return matrix
-
-
-def _with_kernel(dense, kernel):
-    return dense | {"kernel": _float32(kernel)}
 
 
 def _float32(x) -> Float[Array, "..."]:
