@@ -211,6 +211,14 @@ def test_each_head_starts_by_looking_at_its_neighbour(heads):
         assert hit.mean() > 0.9, (head, hit.mean())
 
 
+def test_a_tower_of_a_single_patch_starts_without_waves():
+    vision, images = _vision(3).clone(patch_size=60), jax.random.uniform(jax.random.key(1), (1, 60, 60, 3))
+    drawn = vision.init(jax.random.key(0), images)["params"]
+    started = convolutional_start(drawn, vision)
+    np.testing.assert_array_equal(started["position_embedding"], drawn["position_embedding"])
+    assert np.isfinite(vision.apply({"params": started}, images)).all()
+
+
 def test_whitening_patches_are_orthogonal_cosines():
     kernel = whitening_patches(6, 40)
     assert kernel.shape == (6, 6, 3, 40) and not kernel[..., 36:].any()
@@ -343,3 +351,7 @@ def test_bad_input(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err
     assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", "x", "--config.sceens=3"]) == 2
     assert "sceens" in capsys.readouterr().err
+    wide = "--config.model.vision.hidden_size=128"  # not a multiple of the config's 9 heads
+    assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", str(tmp_path / "wide"), wide]) == 2
+    printed = capsys.readouterr().err
+    assert "hidden_size=128" in printed and "num_attention_heads" in printed and not (tmp_path / "wide").exists()

@@ -27,6 +27,7 @@ from langfuse_jax.convert.clip import tensors_from_params
 from langfuse_jax.data.clip_batches import PER_SCENE, batches
 from langfuse_jax.data.clip_captions import CONCEPTS, sample_captions, truth, vocabulary
 from langfuse_jax.data.clip_scenes import load_scenes
+from langfuse_jax.errors import UserError
 from langfuse_jax.models.clip import MEAN, STD, Clip, init_params, towers
 from langfuse_jax.training.clip_loss import clip_loss, init_heads
 from langfuse_jax.training.clip_report import evaluate, format_report
@@ -38,7 +39,14 @@ CAPTION_LENGTH = 32
 
 
 def clip_config(config, tokenizer) -> CLIPConfig:
-    """The architecture as transformers describes it."""
+    """The architecture as transformers describes it. Raises UserError where heads do not divide a width."""
+    for tower in ("vision", "text"):
+        width, heads = config.model[tower]["hidden_size"], config.model[tower]["num_attention_heads"]
+        if width % heads:
+            raise UserError(
+                f"--config.model.{tower}.hidden_size={width} does not go into {heads} heads; change it or "
+                f"--config.model.{tower}.num_attention_heads"
+            )
     words = {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": 77,
@@ -157,10 +165,10 @@ def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
 def train_clip_command(args, rest) -> int:
     """`langfuse-jax train-clip`: train, save, and judge on the camera held out; prints the numbers and keeps them."""
     config = load_config(args.config, rest)
-    cameras = [load_scenes(folder) for folder in config.train_folders]
-    held_out = load_scenes(config.validation_folder)
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
+    cameras = [load_scenes(folder) for folder in config.train_folders]
+    held_out = load_scenes(config.validation_folder)
     out = Path(args.out)
     make_folder(out)  # before the minutes of training, not after
     params = train(config, tokenizer, architecture, cameras)
