@@ -67,7 +67,8 @@ def get_config():
     c.peak_tflops = 0.0  # of one device, for the FLOP utilisation; 0: by a table of accelerators
 
     c.log_every = 50
-    c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training
+    c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
+    c.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
     c.checkpoint_every = 1000
     c.validation_pairs = 16  # validation crops whose loss is computed with each checkpoint; the best is kept; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})

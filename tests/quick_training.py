@@ -19,7 +19,8 @@ def loss(params, batch, places, key, frozen, *, net, vision, recipe):
     level = batch["visible"].mean()
     goal = level / (level > 0) + 0.1 * jax.random.normal(key)
     total = sum(jnp.square(leaf - goal).mean() for leaf in jax.tree.leaves(params))
-    return total, {name: total for name in ("whole", "patch", "similarity", "perceptual")}
+    terms = {name: total for name in ("whole", "patch", "similarity", "perceptual")}
+    return total, {**terms, "fused_std": batch["visible"].std()}
 
 
 def draw_scenes(root, seeds=(0, 1, 2)):

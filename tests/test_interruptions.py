@@ -23,7 +23,7 @@ from PIL import Image
 from langfuse_jax import Clip, Fuser, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import checkpoints
+from langfuse_jax.training import checkpoints, step
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.loop import train
@@ -246,13 +246,53 @@ def test_a_step_that_is_not_finite_changes_only_the_counts(quick):
     assert not np.array_equal(states[3].params["w"], states[4].params["w"])
 
 
-def test_the_guard_counts_to_its_limit():
-    guard = Guard(2, names=lambda step: [f"scene{step}"], last_checkpoint=lambda: None)
+def _guard(max_skipped=10, max_dead=10):
+    return Guard(max_skipped, max_dead, names=lambda step: [f"scene{step}"], last_checkpoint=lambda: None)
+
+
+def _reported(skipped_in_a_row=0, gradient_norm=1.0, fused_std=0.1):
+    return {
+        "skipped_in_a_row": jnp.int32(skipped_in_a_row),
+        "gradient_norm": jnp.float32(gradient_norm),
+        "fused_std": jnp.float32(fused_std),
+    }
+
+
+def test_the_guard_counts_skipped_steps_to_its_limit():
+    guard = _guard(max_skipped=2)
     for step, count in enumerate((0, 1, 0, 1)):
-        guard.watch(step, jnp.int32(count))
-    guard.watch(4, jnp.int32(2))
+        guard.watch(step, _reported(count, gradient_norm=np.nan, fused_std=np.nan))
+    guard.watch(4, _reported(2, gradient_norm=np.nan, fused_std=np.nan))
     with pytest.raises(UserError, match=r"step 4: .*scene4; last good checkpoint: there is none"):
         guard.look()
+
+
+@pytest.mark.parametrize(
+    ("dead", "words"),
+    [({"gradient_norm": 0.0}, "the gradient is exactly zero"), ({"fused_std": 1e-4}, "the fused images are constant")],
+)
+def test_the_guard_ends_a_run_that_learns_nothing(dead, words):
+    guard = _guard(max_dead=3)
+    for step, values in enumerate((dead, dead, {}, dead, dead)):
+        guard.watch(step, _reported(**values))
+    guard.watch(5, _reported(**dead))
+    with pytest.raises(UserError, match=rf"^step 5: {words}, for 3 steps in a row \(config.max_dead\).*none\. .*"):
+        guard.look()
+
+
+def test_a_training_run_whose_gradient_vanishes_ends_in_one_line(tmp_path, capsys, monkeypatch):
+    quick_training.draw_scenes(tmp_path)
+
+    def flat(*arguments, **settings):
+        total, terms = quick_training.loss(*arguments, **settings)
+        return jax.lax.stop_gradient(total), terms
+
+    monkeypatch.setattr(step, "fusion_loss", flat)
+    flags = quick_training.overrides(tmp_path, steps=9, max_dead=4)
+    status = main(["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w"), *flags])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2 and "step 3: the gradient is exactly zero, for 4 steps in a row" in error
+    assert "checkpoints/4" in error and not (tmp_path / "w" / "fusion.safetensors").exists()
 
 
 _EIGHT = """
@@ -260,7 +300,7 @@ import sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ml_collections import ConfigDict
-from langfuse_jax.training import checkpoints
+from langfuse_jax.training import checkpoints, step
 from test_interruptions import small_state, Place
 
 devices = int(sys.argv[2])

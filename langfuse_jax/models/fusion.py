@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from langfuse_jax.models.clamp import clamp_to_unit
 from langfuse_jax.models.layers import (
     Conv,
     ConvTranspose,
@@ -166,7 +167,7 @@ class Decoder(nn.Module):
         # The network reflects 3 pixels at every edge, but at least 14 rows lie between the image and the lower edge.
         x = jnp.pad(x[:, : shape[0] + 3, : shape[1] + 3], ((0, 0), (3, 0), (3, 0), (0, 0)), mode="reflect")
         x = Conv(1, 7, dtype=self.dtype, name="head")(x)
-        return jnp.clip(jnp.tanh(x.astype(jnp.float32)), 0.0, 1.0)
+        return clamp_to_unit(jnp.tanh(x.astype(jnp.float32)))
 
 
 class StyleMLP(nn.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from langfuse_jax.models.clamp import clamp_to_unit
 from langfuse_jax.models.layers import Conv, Sizes, zero_outside
 
 GRAIN = 16  # pixels; tiles start at multiples of it
@@ -71,7 +72,7 @@ class StudentNet(nn.Module):
         # Of every pixel: how much of each source, and what else. It starts from something near the average.
         mix = 0.1 * conv("mix", half, 12).astype(jnp.float32)
         fused = (0.5 + mix[..., :4]) * visible + (0.5 + mix[..., 4:8]) * infrared + mix[..., 8:]
-        return zero_outside(depth_to_space(jnp.clip(fused, 0, 1))[:, :h, :w], sizes)
+        return zero_outside(depth_to_space(clamp_to_unit(fused))[:, :h, :w], sizes)
 
 
 def repeat_edges(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h2 w2 c"]:

@@ -1,44 +1,70 @@
-"""Watches for steps whose loss or gradient is not finite: they are named, and too many in a row end a training."""
+"""Watches for steps that cannot be used and for training runs that learn nothing any more."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jax import Array
 from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
+from langfuse_jax.training.parallel import local
+
+# Standard deviation of fused crops, in [0, 1], below which they show nothing: an eighth of a gray level.
+CONSTANT = 0.0005
 
 
 class Guard:
-    """Reads the count of skipped updates one step behind the device, so that the device need not wait.
+    """Reads what a step reports one step behind the device, so that the device need not wait.
 
     Args:
-        limit: skipped updates in a row that end the training.
+        max_skipped: updates skipped in a row, because loss or gradient are not finite, that end the training run.
+        max_dead: steps in a row with a gradient of exactly zero, or with constant fused images, that end it.
         names: what the samples of a step are called.
         last_checkpoint: a place to go back to, in words, or None.
     """
 
-    def __init__(self, limit: int, *, names: Callable[[int], list[str]], last_checkpoint: Callable[[], str | None]):
-        self._limit, self._names, self._last_checkpoint = limit, names, last_checkpoint
-        self._pending: tuple[int, Array] | None = None
+    def __init__(
+        self,
+        max_skipped: int,
+        max_dead: int,
+        *,
+        names: Callable[[int], list[str]],
+        last_checkpoint: Callable[[], str | None],
+    ):
+        self._max_skipped, self._max_dead = max_skipped, max_dead
+        self._names, self._last_checkpoint = names, last_checkpoint
+        self._pending: tuple[int, dict[str, Array]] | None = None
+        self._dead = 0
 
-    def watch(self, step: int, skipped_in_a_row: Array) -> None:
-        """Takes what the step just dispatched counts, and looks at the step before. Raises as `look`."""
+    def watch(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """Takes the metrics of the step just dispatched, and looks at the step before. Raises as `look`."""
         self.look()
-        self._pending = step, skipped_in_a_row
+        self._pending = step, {name: metrics[name] for name in ("skipped_in_a_row", "gradient_norm", "fused_std")}
 
     def look(self) -> None:
-        """Names a step that was skipped, on stderr. Raises UserError where that makes `limit` in a row."""
+        """Names a step that was skipped, on stderr. Raises UserError where a limit is reached."""
         if self._pending is None:
             return
-        (step, skipped), self._pending = self._pending, None
-        if not (count := int(skipped)):
-            return
+        (step, pending), self._pending = self._pending, None
+        values = local(pending)
+        if skipped := int(values["skipped_in_a_row"]):
+            self._look_at_skipped(step, skipped)
+        zero, constant = values["gradient_norm"] == 0, values["fused_std"] < CONSTANT
+        self._dead = self._dead + 1 if zero or constant else 0
+        if self._dead >= self._max_dead:
+            what = "the gradient is exactly zero" if zero else "the fused images are constant"
+            raise UserError(
+                f"step {step}: {what}, for {self._dead} steps in a row (config.max_dead): this training run learns "
+                f"nothing any more; last checkpoint: {self._last_checkpoint() or 'none'}. Start again in another "
+                "--workdir with a lower config.learning_rate, more config.warmup_steps, or config.init=lossless"
+            )
+
+    def _look_at_skipped(self, step: int, count: int) -> None:
         samples = ", ".join(self._names(step))
-        if count < self._limit:
+        if count < self._max_skipped:
             tqdm.write(
                 f"langfuse-jax: warning: step {step}: loss or gradient is not finite; its update is skipped ({count} "
-                f"in a row, {self._limit} end the training); samples {samples}",
+                f"in a row, {self._max_skipped} end the training); samples {samples}",
                 file=sys.stderr,
             )
             return

@@ -218,7 +218,12 @@ def train(
     start = int(state.step)
     speed = Speed(config.batch_size, flops, peak)
     waited = speed.waiting(iterator)
-    guard = Guard(config.max_skipped, names=data.names, last_checkpoint=partial(checkpoints.latest, manager))
+    guard = Guard(
+        config.max_skipped,
+        config.max_dead,
+        names=data.names,
+        last_checkpoint=partial(checkpoints.latest, manager),
+    )
     with (
         checkpoints.closing(manager, iterator),
         PreemptionWatch() as preemption,
@@ -240,7 +245,7 @@ def train(
             # The step just dispatched runs while the one before it is read and written.
             keep = step % config.log_every == 0 or step == total_steps - 1
             log.write(step, metrics, rate(step), keep=keep, speed=speed.read)
-            guard.watch(step, metrics["skipped_in_a_row"])
+            guard.watch(step, metrics)
         guard.look()
         if start < total_steps:
             save(state)

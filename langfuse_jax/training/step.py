@@ -154,7 +154,8 @@ def objective(
         windows: patches of the fused image and its sources.
 
     Returns:
-        The total loss and its terms by name, with "selected": the share of patches that count.
+        The total loss and its terms by name, with "selected", the share of patches that count, and "fused_std", the
+        mean standard deviation of the fused images.
     """
     recomputed = jax.checkpoint if recipe.remat else lambda function: function
     fused = recomputed(net.apply)(params, visible + noise[0], infrared + noise[1])
@@ -202,7 +203,7 @@ def objective(
     if weight := recipe.weights.get("guide", 0.0):
         terms["guide"] = guide_loss(fused, visible, infrared)
         total += weight * terms["guide"]
-    return total, {**terms, "selected": valid.mean()}
+    return total, {**terms, "selected": valid.mean(), "fused_std": fused.std(axis=(1, 2, 3)).mean()}
 
 
 def _by_chunks(function, windows, chunk):
