@@ -19,7 +19,7 @@ from pathlib import Path
 def get_config():
     c = runpy.run_path(str(Path(__file__).with_name("default.py")))["get_config"]()
     c.init = "lossless"
-    c.spare_only = True  # what draws the pixels stays, and so they stay sharp, at rates that would blur it
+    c.trainable = "spare"  # what draws the pixels stays, and so they stay sharp, at rates that would blur it
     c.crop = 320  # nearly whole scenes, for the brightness and contrast that the norms see in fusing
     c.batch_size = 2
     c.noise = 0.0  # the published noise makes the network a denoiser, and so smooth

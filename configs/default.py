@@ -34,7 +34,9 @@ def get_config():
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
-    c.spare_only = False  # train only what the lossless start leaves free (models.lossless.spare_rates); not published
+    # "all" parameters, as published; "spare": those that the lossless start leaves free (models.lossless.spare_rates),
+    # since rates usual for the rest would soon blur it; "auto": spare where the start draws losslessly, else all.
+    c.trainable = "auto"
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch

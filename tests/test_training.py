@@ -165,9 +165,9 @@ def test_a_start_that_is_unknown(root, tmp_path, name, value):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_training_of_the_spare_parameters_keeps_the_lossless_code(root, tmp_path, monkeypatch):
+def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, monkeypatch):
     quick_training.patch(monkeypatch.setattr)
-    overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", spare_only=True, **{"data.validation": ""})
+    overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", **{"data.validation": ""})
     config = load_config(str(SMOKE), overrides)
     params = flatten_dict(jax.device_get(train(config, tmp_path / "w").params)["params"], sep=".")
     init_key, _ = jax.random.split(jax.random.key(config.seed))
@@ -224,7 +224,8 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.clip=./no/such/clip", "no/such/clip"),
         ("--config.vgg=no.safetensors", "no.safetensors"),
         ("--config.zoom=0.5", "config.zoom: 0.5 is too small"),
-        ("--config.spare_only=True", "config.spare_only: needs"),
+        ("--config.trainable=some", "config.trainable: 'some' is unknown"),
+        ("--config.trainable=spare", "config.trainable: 'spare' needs a start that draws losslessly"),
         ("--config.init_from=nowhere", "nowhere"),
         ("--config.text=no.npz", "no.npz"),
         ("--strange=1", "strange"),

@@ -44,6 +44,24 @@ def lossless_init(key: PRNGKeyArray) -> PyTree:
     return jax.tree.map(jnp.asarray, {"params": params})
 
 
+def holds_lossless_code(params: PyTree) -> bool:
+    """Whether the content encoders of fusion parameters are still the code that `lossless_init` writes.
+
+    >>> holds_lossless_code(lossless_init(jax.random.key(0)))
+    True
+    """
+    for role in ("content_visible", "content_infrared"):
+        given = jax.tree.map(np.asarray, params["params"][role])
+        written = [jax.tree.map(np.zeros_like, given) for _ in range(2)]
+        for seed, encoder in enumerate(written):
+            _encoder(encoder, np.random.default_rng(seed))
+        # What does not depend on the seed is code, the rest is noise.
+        kept = jax.tree.map(lambda leaf, one, other: np.all((leaf == one) | (one != other)), given, *written)
+        if not all(jax.tree.leaves(kept)):
+            return False
+    return True
+
+
 def spare_rates(params: PyTree) -> PyTree:
     """How fast each parameter may change in a training that keeps the lossless code: factors of the learning rate.
 

@@ -26,7 +26,7 @@ from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
 from langfuse_jax.models.clip import Clip, in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.lossless import lossless_init, spare_rates
+from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
@@ -108,8 +108,8 @@ def train(
         raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
     if config.init not in ("normal", "lossless"):
         raise UserError(f"config.init: {config.init!r} is unknown; use 'normal' or 'lossless'")
-    if config.spare_only and config.init == "normal" and not config.init_from:
-        raise UserError("config.spare_only: needs a start that draws; add --config.init=lossless, or init_from=DIR")
+    if config.trainable not in ("auto", "all", "spare"):
+        raise UserError(f"config.trainable: {config.trainable!r} is unknown; use 'auto', 'all' or 'spare'")
     if config.zoom < 1:
         raise UserError(f"config.zoom: {config.zoom} is too small; use 1 for none, or a number above it such as 2.5")
     if not 0 <= config.fading < 1:
@@ -167,7 +167,7 @@ def train(
     validate = make_validation(config, net, vision, recipe)
     score = make_scores(config, net)
     mesh, mode = data_mesh(), config.parallel.mode
-    rates = spare_rates(state.params) if config.spare_only else None
+    rates = _rates(config, state.params)
     make_step = partial(
         make_train_step,
         net,
@@ -265,6 +265,17 @@ def train(
     } | how_seen(config.crop)
     save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
     return state
+
+
+def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
+    """Factors of the learning rate by `config.trainable`; None for 1 throughout."""
+    holds_code = config.trainable != "all" and holds_lossless_code(jax.device_get(params))
+    if config.trainable == "spare" and not holds_code:
+        raise UserError(
+            "config.trainable: 'spare' needs a start that draws losslessly; add --config.init=lossless, or a "
+            "config.init_from that began so"
+        )
+    return spare_rates(params) if holds_code else None
 
 
 def _texts(config, clip):
