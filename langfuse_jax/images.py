@@ -3,10 +3,13 @@
 import io
 import os
 import warnings
+from functools import partial
+from typing import BinaryIO, cast
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from langfuse_jax.atomic import atomic_write
 from langfuse_jax.errors import BadPixels, UserError
@@ -19,6 +22,8 @@ PERCENTILES = (0.5, 99.5)  # of a 16-bit infrared image: what is shown as 0 and 
 
 PathLike = str | os.PathLike | io.BytesIO  # of a file in memory, errors show str()
 Limits = tuple[int | float, int | float]  # raw values that become 0 and 1
+# The PNG chunks in which Pillow finds an orientation.
+_ORIENTED = (b"eXIf", b"tEXtRaw profile type exif\0", b"zTXtRaw profile type exif\0", b"iTXtXML:com.adobe.xmp\0")
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 # Pillow warns of damage in lines of its own before it raises; the error says it once.
@@ -159,7 +164,7 @@ def read_visible(
 
 
 def header_size(path: PathLike) -> tuple[int, int] | None:
-    """(height, width) by a file's header, at next to no cost; None where it cannot be had.
+    """(height, width) that the readers will give, without decoding the pixels; None where it cannot be had.
 
     >>> write_png("gray.png", np.zeros((32, 40)))
     >>> header_size("gray.png")
@@ -167,11 +172,37 @@ def header_size(path: PathLike) -> tuple[int, int] | None:
     """
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            turned = file.format == "JPEG" and file.getexif().get(0x0112, 1) >= 5
+            width, height = _stored_size(file)
+            turned = _orientation(file) in (5, 6, 7, 8)
     except Exception:  # whatever is wrong is said when the file is read
         return None
     return (width, height) if turned else (height, width)
+
+
+def _stored_size(file: ImageFile.ImageFile) -> tuple[int, int]:
+    """Width and height of the pixels in the file, before they are turned."""
+    # Of a TIFF, Pillow's newer versions show the size that turning will give, older ones do not.
+    return (file.tag_v2[256], file.tag_v2[257]) if isinstance(file, TiffImageFile) else file.size
+
+
+def _orientation(file: ImageFile.ImageFile) -> int:
+    """The orientation by which `exif_transpose` will turn the pixels: Pillow's, for whatever kind of file."""
+    # Without EXIF before the pixels of a PNG, Pillow decodes them to look behind.
+    read = file.getexif if file.format != "PNG" or _has_late_exif(file) else partial(Image.Image.getexif, file)
+    return read().get(ExifTags.Base.Orientation, 1)
+
+
+def _has_late_exif(file: ImageFile.ImageFile) -> bool:
+    """Whether one of a PNG's chunks may hold an orientation; passes from head to head of them."""
+    stream = cast(BinaryIO, file.fp)
+    place = stream.tell()
+    stream.seek(8)
+    found = False
+    while not found and len(head := stream.read(40)) >= 8:
+        found = head[4:].startswith(_ORIENTED)
+        stream.seek(int.from_bytes(head[:4]) + 12 - len(head), os.SEEK_CUR)
+    stream.seek(place)
+    return found
 
 
 def _decode(path, max_side):
@@ -180,6 +211,8 @@ def _decode(path, max_side):
         with Image.open(path) as file:
             width, height = file.size
             check_sides(path, width, height, max_side)
+            if isinstance(file, TiffImageFile):
+                file.filename = ""  # by its name Pillow maps the file into memory, with the sides of the turned image
             truncated = bool(file.tile) and ";16" in str(file.tile[0][3])
             image = ImageOps.exif_transpose(file)
     except UserError:

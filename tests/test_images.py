@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
 from langfuse_jax import images
 from langfuse_jax.atomic import atomic_write, remove_leftovers
@@ -150,14 +150,69 @@ def test_large_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch)
 
 
 def test_header_size(tmp_path, gray):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(gray).save(tmp_path / "a.jpg", exif=exif)
     Image.fromarray(gray).save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_text("no image")
-    assert images.header_size(tmp_path / "a.jpg") == (56, 40) == images.read_infrared(tmp_path / "a.jpg").shape
     assert images.header_size(tmp_path / "a.png") == (40, 56)
     assert images.header_size(tmp_path / "bad.png") is None and images.header_size(tmp_path / "none.png") is None
+
+
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.T,
+    6: lambda x: x[::-1].T,
+    7: lambda x: x[::-1, ::-1].T,
+    8: lambda x: x[:, ::-1].T,
+}
+
+
+def write_turned(path, pixels, orientation, **options):
+    """Writes pixels with an EXIF orientation, which in `late.png` stands behind them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if path.suffix == ".mpo":
+        options |= {"save_all": True, "append_images": [Image.fromarray(pixels)]}
+    Image.fromarray(pixels).save(path, exif=exif, **options)
+    if path.name == "late.png":
+        data = path.read_bytes()
+        start, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+        path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("name", ["a.jpg", "a.mpo", "a.png", "late.png", "a.webp", "a.tif", "lzw.tif"])
+def test_header_and_reader_turn_alike(tmp_path, name, orientation):
+    ramp = np.add.outer(np.arange(40), 2 * np.arange(56)).astype(np.uint8)
+    options = {"lzw.tif": {"compression": "tiff_lzw"}, "a.webp": {"lossless": True}}.get(name, {})
+    write_turned(tmp_path / name, ramp, orientation, **options)
+    expected = UPRIGHT[orientation](ramp) / 255
+    assert images.header_size(tmp_path / name) == expected.shape
+    np.testing.assert_allclose(images.read_infrared(tmp_path / name), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, bool])
+def test_header_and_reader_turn_deep_tiffs_alike(tmp_path, gray, kind):
+    pixels = (gray > 127).astype(kind)
+    write_turned(tmp_path / "a.tif", pixels, 6)
+    assert images.header_size(tmp_path / "a.tif") == (56, 40)
+    np.testing.assert_array_equal(images.read_infrared(tmp_path / "a.tif", (0, 1)), UPRIGHT[6](pixels))
+
+
+def test_orientation_in_the_text_of_a_png(tmp_path, gray):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    Image.fromarray(gray).save(tmp_path / "a.png", pnginfo=text)
+    assert images.header_size(tmp_path / "a.png") == (56, 40) == images.read_infrared(tmp_path / "a.png").shape
+
+
+def test_headers_do_not_decode(tmp_path, gray, monkeypatch):
+    for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
+        Image.fromarray(gray).save(tmp_path / name)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
+        assert images.header_size(tmp_path / name) == (40, 56)
 
 
 def test_alpha_is_dropped_and_palette_looked_up(tmp_path, rgb, gray):
@@ -179,13 +234,6 @@ def test_alpha_is_dropped_and_palette_looked_up(tmp_path, rgb, gray):
 def test_infrared_in_colour_gives_luma(tmp_path, gray):
     Image.fromarray(np.dstack([gray] * 3)).save(tmp_path / "a.png")
     np.testing.assert_allclose(images.read_infrared(tmp_path / "a.png"), gray / 255, atol=1e-6)
-
-
-def test_exif_orientation_is_applied(tmp_path, gray):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
-    Image.fromarray(gray).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_allclose(images.read_infrared(tmp_path / "a.png"), np.rot90(gray, -1) / 255, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Truncated File Read")

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from langfuse_jax.models.convolution import conv, conv_transpose, library_conv, library_conv_transpose
-from langfuse_jax.models.layers import Conv, LayerNorm, adaptive_instance_norm, instance_norm, joint_conv, reflect_pad
+from langfuse_jax.models.layers import (
+    Conv,
+    LayerNorm,
+    _moments,
+    adaptive_instance_norm,
+    instance_norm,
+    joint_conv,
+    reflect_pad,
+)
 from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
 
 # (height, width, in, out, kernel, stride, zero padding): every kind of the network, at sizes that leave remainders.
@@ -143,6 +151,45 @@ def test_instance_norm(mean):
     shift, scale = draw(2, 5, seed=3), draw(2, 5, seed=4)
     got = jax.jit(adaptive_instance_norm)(x, shift, scale)
     np.testing.assert_allclose(got, want * scale[:, None, None] + shift[:, None, None], atol=4e-4)
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (1, 2, 3)])
+def test_a_black_border_costs_the_variance_no_digits(axes):
+    """Of channels with mean 0.7 and deviation 1e-3: a black corner, row or column, on a canvas too."""
+    x = 0.7 + 1e-3 * np.asarray(draw(3, 240, 320, 3))
+    x[0, 0, 0] = x[1, 0] = x[2, :, -1] = 0
+    canvas = np.pad(x, ((0, 0), (0, 8), (0, 24), (0, 0)), constant_values=np.nan)
+    moments = jax.jit(_moments, static_argnums=1)
+    want = x.astype(np.float64).mean(axes, keepdims=True), x.astype(np.float64).var(axes, keepdims=True)
+    for got in (moments(x, axes, None), moments(canvas, axes, jnp.array([[240, 320]] * 3))):
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+        np.testing.assert_allclose(got[1], want[1], rtol=1e-5)
+
+
+def test_moments_of_half_precision():
+    x = (0.7 + 0.02 * draw(2, 40, 60, 3)).astype(jnp.bfloat16)
+    exact = np.asarray(x, np.float64)
+    mean, variance, _ = jax.jit(_moments, static_argnums=1)(x, (1, 2), None)
+    assert mean.dtype == variance.dtype == jnp.float32
+    np.testing.assert_allclose(mean, exact.mean((1, 2), keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((1, 2), keepdims=True), rtol=1e-5)
+
+
+def test_gradient_of_a_norm():
+    """On a canvas, that of mean and variance written out for each sample alone."""
+    x, weights = 3 + draw(2, 12, 9, 5), draw(2, 12, 9, 5, seed=1)
+
+    def written_out(x):
+        return (x - x.mean((0, 1))) / jnp.sqrt(x.var((0, 1)) + 1e-5)
+
+    sizes = [(12, 9), (10, 7)]
+    got = jax.jit(jax.grad(lambda x: (instance_norm(x, jnp.array(sizes)) * weights).sum()))(x)
+
+    def score(x):
+        return sum((written_out(x[i, :h, :w]) * weights[i, :h, :w]).sum() for i, (h, w) in enumerate(sizes))
+
+    want = jax.jit(jax.grad(score))(x)
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_layer_norm_uses_unbiased_std():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import BadPixels, UserError
 from langfuse_jax.metrics import CONVENTIONS, METRICS, USUAL, evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -290,6 +290,43 @@ def test_refusals(scene):
     small = [x[:12, :12] for x in scene]
     with pytest.raises(UserError, match="metric VIF: needs 17 pixels a side and a given image is 12 x 12"):
         evaluate(*small)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.uint32, np.int8])
+def test_integers_beyond_gray_levels_are_counted_in_their_own_image(dtype):
+    """They are in the histogram's first or last bin, and no other image of the batch is changed by them."""
+    levels = np.arange(64).reshape(8, 8)
+    least, largest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    wild = levels * 11 - 150, np.where(levels < 40, levels, np.where(levels % 2, least, largest))
+    for bad in wild:
+        batch = np.stack([levels, bad.clip(least, largest), levels]).astype(dtype)
+        expected = [_bits(image.clip(0, 255)) for image in batch]
+        np.testing.assert_allclose(METRICS["EN"].function(batch), expected, rtol=1e-5)
+
+
+def test_integers_beyond_gray_levels_in_joint_histograms():
+    levels = np.arange(64, dtype=np.int32).reshape(8, 8)
+    batch = np.stack([levels, 300 * levels - 1000, levels])
+    expected = [2 * np.log(2) * _bits(image.clip(0, 255)) for image in batch]
+    np.testing.assert_allclose(METRICS["MI"].function(batch, batch, batch), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("role", ["fused", "visible", "infrared"])
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint16, 256), (np.int64, 2**32), (np.int8, -1), (np.int32, -1)])
+def test_integers_that_are_no_gray_levels_are_refused(role, dtype, value):
+    images = {name: np.zeros((2, 5, 6), dtype) for name in ("fused", "visible", "infrared")}
+    images[role][1, 2, 3] = value
+    low, high = min(0, value), max(0, value)
+    with pytest.raises(BadPixels, match=rf"^{role}: has integers from {low} to {high}; scale them to gray levels"):
+        evaluate(**images, metrics=("EN",))
+    with pytest.raises(BadPixels, match=f"^{role}: has integers"):
+        evaluate(**{name: image[1] for name, image in images.items()}, metrics=("EN",))
+
+
+def test_integers_outside_a_true_size_may_be_any(scene):
+    padded = [np.pad(x.astype(np.int32), ((0, 3), (0, 4)), constant_values=-7)[None] for x in scene]
+    got = evaluate(*padded, sizes=np.array([scene[0].shape]), metrics=("EN",))
+    assert got["EN"][0] == pytest.approx(_bits(scene[0]), rel=1e-5)
 
 
 # What each script prints, against the convention named after it; "corrected" against the script without that bug.

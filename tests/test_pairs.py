@@ -1,9 +1,11 @@
 """Pairs by file stem."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.pairs import Pair, match_pairs
+from langfuse_jax.pairs import FusedPair, Pair, match_pairs, read_pair, scan_sizes
 
 
 def folders(tmp_path, visible, infrared):
@@ -47,3 +49,15 @@ def test_missing_and_equal_folders(tmp_path):
         match_pairs(vi / "a.png", ir)
     with pytest.raises(UserError, match="as both"):
         match_pairs(vi, ir / ".." / "vi")
+
+
+def test_a_pair_that_only_exif_makes_one_size(tmp_path):
+    """What `fuse` reads as a pair, `evaluate` does not leave out by the headers."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = tmp_path / "visible.png", tmp_path / "infrared.webp", tmp_path / "fused.png"
+    for path, shape, kept in zip(paths, ((40, 56), (40, 56), (56, 40)), (exif, exif, None), strict=True):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(path, exif=kept)
+    scene = FusedPair("0", paths[0], paths[1], paths[2:])
+    assert scan_sizes([scene], failed=lambda scene, error: pytest.fail(str(error))) == {scene: (56, 40)}
+    assert read_pair(Pair("0", *paths[:2]))[0].shape == (56, 40)

@@ -16,8 +16,8 @@ LEVELS = 256
 def entropy(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[Array, " b"]:
     """EN, entropy of the fused image in bits: -sum p log2 p, p the histogram of its 256 levels.
 
-    Values are rounded to levels 0-255. Range [0, 8], higher is better; 0 for a constant image. Noise raises it.
-    Roberts et al., J. Appl. Remote Sens. 2008. The same in all published scripts.
+    Values are rounded and clipped to levels 0-255. Range [0, 8], higher is better; 0 for a constant image. Noise raises
+    it. Roberts et al., J. Appl. Remote Sens. 2008. The same in all published scripts.
 
     >>> image = jnp.array([[[0, 85], [170, 255]]])
     >>> entropy(image).tolist()
@@ -96,9 +96,10 @@ def cross_entropy(
     return (divergence(v) + divergence(i)) / 2
 
 
-def _levels(images):
+def _levels(images: Num[Array, "b h w"]) -> Int[Array, "b h w"]:
+    """0 to 255, whatever the values: beyond them lie the next image's levels."""
     if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.int32)
+        return jnp.clip(images, 0, min(LEVELS - 1, jnp.iinfo(images.dtype).max)).astype(jnp.int32)
     # NaN may stand outside a true size: what it is cast to is clipped too.
     return jnp.clip(jnp.round(images).astype(jnp.int32), 0, LEVELS - 1)
 

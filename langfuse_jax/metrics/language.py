@@ -69,7 +69,10 @@ def language_scores(
     direction = unit(fused)
     return {
         "LDL": language_driven_loss(fused, visible, infrared, **texts),
-        **{f"cos_{role.removeprefix('text_')}": direction @ unit(text).reshape(-1) for role, text in texts.items()},
+        **{
+            f"cos_{role.removeprefix('text_')}": jnp.matmul(direction, unit(text).reshape(-1), precision="highest")
+            for role, text in texts.items()
+        },
     }
 
 
@@ -92,7 +95,8 @@ def embed_images(
         sizes = jnp.tile(jnp.asarray([[h, w]], jnp.int32), (b, 1))
     rows = jax.vmap(partial(_sampling, vision.image_size, h))(sizes[:, 0])
     columns = jax.vmap(partial(_sampling, vision.image_size, w))(sizes[:, 1])
-    squares = rows @ (images / 255.0) @ columns.swapaxes(1, 2)
+    squares = jnp.matmul(rows, images / 255.0, precision="highest")
+    squares = jnp.matmul(squares, columns.swapaxes(1, 2), precision="highest")
     return cast(Array, vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1)))
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import BadPixels, UserError
 from langfuse_jax.metrics.correlation import correlation_coefficient, sum_of_correlations_of_differences
 from langfuse_jax.metrics.edges import edge_preservation, fusion_artifacts
 from langfuse_jax.metrics.error import (
@@ -96,7 +96,7 @@ def evaluate(
     """The metrics of fused images by name; one program is compiled for each shape and choice of metrics.
 
     Args:
-        fused, visible, infrared: gray images in 0-255 (uint8 or float), all (b, h, w) or all (h, w).
+        fused, visible, infrared: gray images in 0-255 (integers or floats), all (b, h, w) or all (h, w).
         sizes: (b, 2) true heights and widths of (b, h, w) images that lie in the upper left corner of a larger canvas;
             each value is that of the image cut out.
         metrics: names out of `METRICS`.
@@ -107,7 +107,7 @@ def evaluate(
 
     Raises:
         UserError: for an unknown metric or convention, images that differ in size or are not (b, h, w) or (h, w), and
-            images too small for a metric asked for.
+            images too small for a metric asked for; BadPixels, one of its kind, for integers that are no levels 0-255.
 
     >>> visible, infrared = np.float32([[0, 20], [0, 20]]), np.float32([[0, 0], [20, 20]])
     >>> scores = evaluate((visible + infrared) / 2, visible, infrared, metrics=("SD", "CC", "SCD"))
@@ -132,6 +132,8 @@ def evaluate(
                 f"metric {name}: needs {METRICS[name].least} pixels a side and a given image is "
                 f"{sides[0]} x {sides[1]}; leave the metric or the image out"
             )
+    for role, image in (("fused", fused), ("visible", visible), ("infrared", infrared)):
+        _check_levels(role, image, sizes)
     images = [jnp.asarray(x) for x in (fused, visible, infrared)]
     if images[0].ndim == 3:
         sizes = None if sizes is None else jnp.asarray(sizes, jnp.int32)
@@ -139,6 +141,17 @@ def evaluate(
         return {name: values[name] for name in metrics}  # compiled functions sort the keys of what they return
     values = _evaluate(*(x[None] for x in images), None, tuple(metrics), convention)
     return {name: float(values[name][0]) for name in metrics}
+
+
+def _check_levels(role: str, image: Array | np.ndarray, sizes: Array | np.ndarray | None) -> None:
+    """Raises BadPixels for integers other than gray levels within an image's size, where values are known."""
+    traced = isinstance(image, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer)
+    if traced or image.dtype == np.uint8 or not jnp.issubdtype(image.dtype, jnp.integer):
+        return
+    pixels = np.asarray(image)
+    for seen in [pixels] if sizes is None else [x[:h, :w] for x, (h, w) in zip(pixels, np.asarray(sizes), strict=True)]:
+        if seen.size and (seen.min() < 0 or seen.max() > 255):
+            raise BadPixels(f"{role}: has integers from {seen.min()} to {seen.max()}; scale them to gray levels 0-255")
 
 
 @partial(jax.jit, static_argnames=("metrics", "convention"))

@@ -5,6 +5,9 @@ only; the others (few outputs, strided input gradients, everything transposed) f
 slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind, and what is not
 differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). What is not differentiated is chosen when
 a program is lowered, so that one export serves several platforms; gradients are chosen when they are traced.
+
+The library's convolutions ask for the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
+(TF32, bfloat16). Half precision is what it was, and a CPU knows no other.
 """
 
 import math
@@ -35,18 +38,18 @@ def zero_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2 c"
     return jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0))) if width else x
 
 
+_library = partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest")
+
+
 def library_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding="VALID"):
     """`conv` of XLA's library."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _library(x, kernel, (stride, stride), padding)
 
 
 def library_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]):
     """`conv_transpose` of XLA's library."""
     border = [(kernel.shape[0] - 1,) * 2] * 2
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x, kernel[::-1, ::-1], (1, 1), border, lhs_dilation=(2, 2), dimension_numbers=dimensions
-    )
+    return _library(x, kernel[::-1, ::-1], (1, 1), border, lhs_dilation=(2, 2))
 
 
 def _vary_like(x, kernel):

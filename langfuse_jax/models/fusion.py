@@ -181,7 +181,8 @@ class StyleMLP(nn.Module):
             # and a residual block with zero scales has no gradient for its convolutions.
             bound = x.shape[-1] ** -0.5
             init = _symmetric_uniform(bound)
-            x = nn.Dense(features, kernel_init=init, bias_init=init, name=f"dense_{i}")(nn.relu(x) if i else x)
+            dense = nn.Dense(features, kernel_init=init, bias_init=init, precision="highest", name=f"dense_{i}")
+            x = dense(nn.relu(x) if i else x)
         return x
 
 

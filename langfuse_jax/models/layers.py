@@ -130,20 +130,32 @@ def zero_outside(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h 
     return jnp.where((rows[:, :, None] & columns[:, None])[..., None], x, 0)
 
 
-def _moments(x, axes, sizes):
+def _moments(
+    x: Float[Array, "b h w c"], axes: tuple[int, ...], sizes: Sizes
+) -> tuple[Float[Array, "b 1 1 _"], Float[Array, "b 1 1 _"], Float[Array, "b 1 1 1"] | float]:
     """Mean and biased variance of the samples over `axes` (kept), in float32 whatever the dtype of x, read in one
     pass; and how many values they are of.
 
-    Sums are of differences from the sample's first pixel, so that a mean far from zero costs no digits.
+    Sums are of differences from the mean of a few pixels of the sample, so that a mean far from zero costs no digits,
+    even where a border or a corner is black.
     """
     x = x.astype(jnp.float32)
-    corner = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))
-    pivot = jax.lax.stop_gradient(x[corner])
+    pivot = _some_pixels(jax.lax.stop_gradient(x), sizes).mean(axes, keepdims=True)
     difference = zero_outside(x - pivot, sizes)
     n = _area(x, sizes) * (x.shape[3] if 3 in axes else 1)
     mean = difference.sum(axes, keepdims=True) / n
     variance = jnp.square(difference).sum(axes, keepdims=True) / n - jnp.square(mean)
     return mean + pivot, jnp.maximum(variance, 0.0), n
+
+
+def _some_pixels(x: Float[Array, "b h w c"], sizes: Sizes, side: int = 8) -> Float[Array, "b n n c"]:
+    """`side` x `side` pixels spread evenly over each sample, the same ones on any canvas."""
+    places = 2 * jnp.arange(side) + 1
+    if sizes is None:
+        rows, columns = (places * n // (2 * side) for n in x.shape[1:3])
+        return x[:, rows[:, None], columns]
+    rows, columns = (places * sizes[:, i, None] // (2 * side) for i in (0, 1))
+    return jax.vmap(lambda x, rows, columns: x[rows[:, None], columns])(x, rows, columns)
 
 
 def _area(x, sizes):
