@@ -212,6 +212,7 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.nosuch=1", "--config.nosuch=1: the config"),
         ("--config.batchsize=4", "--config.batchsize=4: the config"),
         ("--config.remat=perhaps", "--config.remat=perhaps"),
+        ("--config.seed=-1", "config.seed: -1 is too small; use 0 or more"),
         ("--config.log_every=0", "config.log_every: 0 is too small; use 1 or more"),
         ("--config.data.train=3", "config.data.train: ('night', 3) are no strings"),
         ("--config.patches.fraction=0.5", "config.patches.fraction: (0.5,)"),

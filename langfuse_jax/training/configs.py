@@ -11,7 +11,16 @@ from langfuse_jax.errors import UserError
 
 _LEAST = {
     1: ("batch_size", "log_every", "checkpoint_every", "max_skipped", "patches.count", "data.repeats", "sheet.every"),
-    0: ("steps", "epochs", "warmup_steps", "validation_pairs", "scores.every", "learning_rate", "gradient_clip"),
+    0: (
+        "seed",
+        "steps",
+        "epochs",
+        "warmup_steps",
+        "validation_pairs",
+        "scores.every",
+        "learning_rate",
+        "gradient_clip",
+    ),
 }
 
 
