@@ -232,8 +232,18 @@ def _parser():
     fusion.add_argument("--encoder", metavar="ENC.pt", help="published encoder, a torch state dict")
     fusion.add_argument("--decoder", metavar="DEC.pt", help="published decoder, a torch state dict")
     fusion.add_argument("--out", metavar="DIR", help="folder for the checkpoint")
+    fusion.add_argument(
+        "--pad-multiple",
+        metavar="N",
+        help="fuse images reflected to sides that are multiples of it (ENC.pt.json, or 1)",
+    )
+    fusion.add_argument(
+        "--worn-edge", metavar="N", help="outermost pixels that the network is not to see (ENC.pt.json, or 0)"
+    )
     fusion.add_argument("--to-torch", metavar="DIR", help="the other way: a checkpoint of this package")
-    fusion.add_argument("--out-encoder", metavar="ENC.pt", help="with --to-torch: encoder file to write")
+    fusion.add_argument(
+        "--out-encoder", metavar="ENC.pt", help="with --to-torch: encoder file to write, and ENC.pt.json"
+    )
     fusion.add_argument("--out-decoder", metavar="DEC.pt", help="with --to-torch: decoder file to write")
     fusion.set_defaults(run=_convert_fusion, passes_rest=False)
     vgg19 = models.add_parser("vgg19", help="torchvision's or timm's VGG19 to the part the perceptual loss needs")

@@ -2,6 +2,8 @@
 
 import builtins
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,8 +15,11 @@ from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.convert.files import read_tensors
 from langfuse_jax.convert.fusion import TABLE, fusion_from_torch, fusion_to_torch
+from langfuse_jax.convert.how_seen import read_seen
 from langfuse_jax.convert.tables import LINEAR, Rule, to_flax, to_source
 from langfuse_jax.weights import save_fusion
+
+PACKAGED = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,15 @@ def _fails(arguments, capsys, *named):
     assert not out and error.count("\n") == 1 and error.startswith("langfuse-jax: error: ")
     for words in named:
         assert words in error, error
+
+
+def _there(model, encoder, decoder):
+    return ["convert", "fusion", "--to-torch", model, "--out-encoder", encoder, "--out-decoder", decoder]
+
+
+def _back(folder, out, *flags):
+    files = ["--encoder", folder / "enc.safetensors", "--decoder", folder / "dec.safetensors"]
+    return [str(flag) for flag in ("convert", "fusion", *files, "--out", out, *flags)]
 
 
 def test_a_table_says_both_directions():
@@ -67,11 +81,91 @@ def test_round_trip_is_bit_exact_and_complete(published):
     assert len({rule.source for rule in TABLE}) == len(TABLE)
 
 
-def test_a_network_of_this_package_goes_to_torch_and_back():
-    """The default weights, which were trained here."""
-    params = Fuser.load().params
-    again = fusion_from_torch(*fusion_to_torch(params))
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A folder with the package's weights converted: enc.safetensors and its sidecar, and dec.safetensors."""
+    folder = tmp_path_factory.mktemp("converted")
+    assert main([str(flag) for flag in _there(PACKAGED, folder / "enc.safetensors", folder / "dec.safetensors")]) == 0
+    return folder
+
+
+def _framed(rng):
+    """An image of odd sides with the black border of many thermal cameras."""
+    return np.pad(rng.uniform(0.1, 1, (37, 41)), 2).astype(np.float32)
+
+
+def test_how_images_are_seen_goes_there_and_back(converted, tmp_path, capsys):
+    """Parameters and what the network is given of an image are those of the model converted: so is what it fuses."""
+    assert main(_back(converted, tmp_path / "again")) == 0
+    assert "pad_multiple 8, worn_edge 2" in capsys.readouterr().out
+    ours, again = Fuser.load(), Fuser.load(tmp_path / "again")
+    assert jax.tree.all(jax.tree.map(np.array_equal, ours.params, again.params))
+    image = _framed(np.random.default_rng(0))
+    assert again.extend(image).shape == (48, 48) and again.extend(image)[0, 0] > 0
+    np.testing.assert_array_equal(again.extend(image), ours.extend(image))
+
+
+@pytest.mark.torch
+def test_whole_images_fuse_alike_after_both_ways(tmp_path):
+    pytest.importorskip("torch")
+    assert main([str(flag) for flag in _there(PACKAGED, tmp_path / "enc.pt", tmp_path / "dec.pt")]) == 0
+    files = ["--encoder", tmp_path / "enc.pt", "--decoder", tmp_path / "dec.pt", "--out", tmp_path / "again"]
+    assert main([str(flag) for flag in ("convert", "fusion", *files)]) == 0
+    rng = np.random.default_rng(0)
+    pair = _framed(rng), _framed(rng)
+    np.testing.assert_array_equal(Fuser.load(tmp_path / "again")(*pair), Fuser.load()(*pair))
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "flags", "seen"),
+    [
+        (None, (), {}),
+        (None, ("--worn-edge", "3"), {"pad_multiple": 1, "worn_edge": 3}),
+        ('{"pad_multiple": 16, "worn_edge": 1}', (), {"pad_multiple": 16, "worn_edge": 1}),
+        ('{"pad_multiple": 16, "worn_edge": 1}', ("--worn-edge", "0"), {"pad_multiple": 16, "worn_edge": 0}),
+        ("no JSON", ("--worn-edge", "2", "--pad-multiple", "8"), {"pad_multiple": 8, "worn_edge": 2}),
+    ],
+)
+def test_flags_prevail_over_the_file_beside(tmp_path, sidecar, flags, seen):
+    if sidecar:
+        (tmp_path / "enc.pt.json").write_text(sidecar)
+    given = {"pad_multiple": None, "worn_edge": None}
+    given |= {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    assert read_seen(tmp_path / "enc.pt", given) == seen
+
+
+def test_what_says_nothing_of_how_images_are_seen(converted, tmp_path, capsys):
+    """One line, and nothing is written."""
+    for flag, value in (("--pad-multiple", "0"), ("--pad-multiple", "33"), ("--worn-edge", "16"), ("--worn-edge", "")):
+        _fails(_back(converted, tmp_path / "new", flag, value), capsys, f"{flag} {value}: is no whole number from")
+    for name in ("enc.safetensors", "dec.safetensors"):
+        (tmp_path / name).symlink_to(converted / name)
+    for content in (
+        "",
+        "[8, 2]",
+        '{"pad_multiple": 8}',
+        '{"pad_multiple": true, "worn_edge": 2}',
+        "\xff",
+        "[" * 100_000,
+    ):
+        (tmp_path / "enc.safetensors.json").write_bytes(content.encode("latin-1"))
+        _fails(_back(tmp_path, tmp_path / "new"), capsys, f"{tmp_path / 'enc.safetensors.json'}: ")
+    assert not (tmp_path / "new").exists()
+    _fails([*_there("x", "e", "d"), "--worn-edge", "2"], capsys, "--worn-edge cannot go with --to-torch")
+
+
+def test_no_source_is_replaced(converted, tmp_path, capsys):
+    """Neither the checkpoint by state dicts or what is beside them, nor these by a checkpoint."""
+    model, other = shutil.copytree(PACKAGED, tmp_path / "model"), tmp_path / "d.safetensors"
+    _fails(_there(model, model / "fusion.safetensors", other), capsys, "--out-encoder", "would replace")
+    _fails(_there(model, model / "fusion", other), capsys, "--out-encoder", "fusion.json, which is read")
+    _fails(_there(model, other, model / "." / "fusion.json"), capsys, "--out-decoder", "would replace")
+    _fails(_there(model, tmp_path / "e.safetensors", tmp_path / "e.safetensors.json"), capsys, "--out-decoder")
+    shutil.copy(converted / "enc.safetensors", model / "fusion.safetensors")
+    files = ["--encoder", model / "fusion.safetensors", "--decoder", converted / "dec.safetensors", "--out", model]
+    _fails(["convert", "fusion", *files], capsys, f"--out {model}: would replace")
+    assert (model / "fusion.safetensors").read_bytes() == (converted / "enc.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
 def test_swapped_files_are_named_as_such(published):
@@ -157,7 +251,7 @@ def test_the_command_there_and_back(pt, published, data_folder, capsys):
         written = torch.load(pt / "back" / file, weights_only=True)
         assert all(type(value) is torch.Tensor for value in written.values())
         assert _same({name: value.numpy() for name, value in written.items()}, state)
-    assert len(list((pt / "back").iterdir())) == 2
+    assert {path.name for path in (pt / "back").iterdir()} == {"enc.pt", "enc.pt.json", "dec.pt"}
     capsys.readouterr()
     (pt / "folder.pt").mkdir()
     command = ["convert", "fusion", "--to-torch", pt / "model", "--out-encoder", pt / "e.pt", "--out-decoder"]

@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from quick_training import draw_scenes
 
 from langfuse_jax.cli import main
 from langfuse_jax.data.faded import FadedScenes
+from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
-from langfuse_jax.data.taught import TaughtScenes
+from langfuse_jax.data.taught import TaughtScenes, fingerprint
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.losses.imitation import imitation_loss, similarity
@@ -78,25 +81,103 @@ def test_it_learns_and_leaves_a_student(student, data, tmp_path):
 
 
 def test_the_teacher_sees_whole_scenes_once(student, data):
-    scenes = FadedScenes(Scenes(list_scenes(data / "night")), copies=1, most=0.7)
-    (folder,) = (student / "training_faded_0.7").glob("teacher_*")
+    scenes = FadedScenes(Scenes(list_scenes(data / "night")), copies=1, most=0.7, seed=0)
+    (folder,) = (student / "taught").iterdir()
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    taught = TaughtScenes(scenes, Fuser.load(), student / "training_faded_0.7")
+    assert len(before) == 6  # the validation scenes are among those of the training
+    taught = TaughtScenes(scenes, Fuser.load(), student / "taught")
     taught.teach()
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     for i in (1, 4):
         visible, infrared, fused = taught[i]
         np.testing.assert_allclose(fused, Fuser.load()(visible, infrared), atol=1e-3)
-    assert visible.std() < 0.99 * taught[1][0].std()  # the fourth is the first, faded
-    path = folder / "000002.npy"
+    assert infrared.std() < 0.6 * taught[1][1].std()  # scene 4 is scene 1, faded
+    path = taught.path(2)
     kept = path.read_bytes()
     np.save(path, np.zeros((4, 4), np.float16))
-    with pytest.raises(UserError, match=r"000002.npy: is of another size"):
+    with pytest.raises(UserError, match=f"{path.name}: is of another size than its scene; remove it"):
         taught[2]
     path.write_bytes(kept[:50])
-    with pytest.raises(UserError, match=r"000002.npy: cannot be read .*; remove it"):
+    with pytest.raises(UserError, match=f"{path.name}: cannot be read .*; remove it"):
         taught[2]
     path.write_bytes(kept)
+
+
+class Average(Fuser):
+    """A teacher that compiles nothing, and counts what it fuses."""
+
+    def __init__(self, **seen):
+        super().__init__({}, seen)
+        self.fused = set()
+
+    def program(self, canvas, batch):
+        def average(visible, infrared, sizes):
+            self.fused |= {image.tobytes() for image in visible}
+            return (visible + infrared) / 2
+
+        return average
+
+
+def _images(folder, number, level):
+    """A pair of flat images, of the same size as all others."""
+    for role, pixel in (("visible", level), ("infrared", level + 20)):
+        (folder / role).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 45), pixel, np.uint8)).save(folder / role / f"{number}.png")
+
+
+def test_targets_follow_their_sources(tmp_path):
+    """A pair that sorts first is added, another is changed: every target is its own scene's, and two images are new."""
+    teacher = Average()
+    numbered = tmp_path / "kept" / f"teacher_{fingerprint({})}" / "000000.npy"
+    numbered.parent.mkdir(parents=True)
+    np.save(numbered, np.zeros((40, 45), np.float16))  # as older versions kept them
+
+    def teach():
+        teacher.fused.clear()
+        taught = TaughtScenes(Scenes(list_scenes(tmp_path / "data")), teacher, tmp_path / "kept")
+        taught.teach()
+        for visible, infrared, fused in taught:
+            np.testing.assert_allclose(fused, (visible + infrared) / 2, atol=1e-3)
+        return len(teacher.fused)
+
+    for number in (2, 3, 4):
+        _images(tmp_path / "data", number, 50 * number)
+    assert teach() == 3 and teach() == 0
+    _images(tmp_path / "data", 1, 30)
+    _images(tmp_path / "data", 3, 31)
+    assert teach() == 2
+
+
+def test_a_teacher_that_sees_otherwise_teaches_anew(tmp_path):
+    _images(tmp_path / "data", 1, 30)
+    scenes = Scenes(list_scenes(tmp_path / "data"))
+    for seen in ({}, {"pad_multiple": 8}):
+        teacher = Average(**seen)
+        TaughtScenes(scenes, teacher, tmp_path / "kept").teach()
+        assert len(teacher.fused) == 1
+
+
+def test_copies_fade_by_the_seed_and_without_jax(tmp_path, monkeypatch):
+    """Threads that read must not wait for the device, nor reserve its memory in processes of their own."""
+
+    def refused(*arguments, **settings):
+        raise AssertionError("JAX computes")
+
+    for number in (1, 2):
+        _images(tmp_path, number, 40 * number)
+    scenes = Scenes(list_scenes(tmp_path))
+    monkeypatch.setattr(jax.extend.core.Primitive, "bind", refused)
+
+    def copies(seed):
+        faded = FadedScenes(scenes, copies=2, most=0.7, seed=seed)
+        data = TrainingData(faded, crop=32, batch_size=2, seed=seed)
+        assert next(iter(data))["visible"].shape == (2, 32, 32, 1)
+        return np.stack([faded[i] for i in range(2, 6)])
+
+    first = copies(0)
+    assert first.dtype == np.float32 and len(np.unique(first)) == 8  # two flat sources of two copies of two scenes
+    np.testing.assert_array_equal(copies(0), first)
+    assert not np.isin(copies(1), first).any()
 
 
 @pytest.mark.slow
@@ -143,6 +224,7 @@ def test_an_unfinished_student_fuses(student, tmp_path):
         ({"teacher": "nowhere"}, "nowhere: no such folder"),
         ({"data.validation": "nowhere"}, "nowhere: no such folder"),
         ({"fading": 1.0}, "config.fading: 1.0 is no share"),
+        ({"seed": -1}, "config.seed: -1 is too small"),
         ({"faded_copies": -1}, "config.faded_copies: -1 is too small"),
         ({"batch_size": 4, "faded_copies": 0}, "config.batch_size: 4 is more than the 3 pairs"),
         ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.004 -> 0.5"),

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parallel_steps import small_clip
+from recorded_keys import RecordedKeys
 
 from langfuse_jax.data.faded import fade
 from langfuse_jax.data.windows import Windows, first_valid, random_windows
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training import step
 from langfuse_jax.training.speed import Speed, peak_flops
-from langfuse_jax.training.step import Frozen, Recipe, make_gradient
+from langfuse_jax.training.step import Frozen, Recipe, fusion_loss, make_gradient
 
 
 class Blend(FusionNet):
@@ -91,6 +93,23 @@ def test_views_and_noise_belong_to_the_sample(gradient):
         batch = {"visible": crops[0][order], "infrared": crops[1][order]}
         results.append(function(PARAMS, batch, jax.random.key(2), frozen))
     _assert_same(*results)
+
+
+def test_no_key_of_a_step_is_used_twice(monkeypatch):
+    """View, fading and noise of each of two samples, and the patch windows: streams that know nothing of each other."""
+
+    def objective(params, *drawn, **settings):
+        return sum(leaf.sum() for leaf in jax.tree.leaves(drawn)), {}
+
+    monkeypatch.setattr(step, "objective", objective)
+    batch = dict.fromkeys(("visible", "infrared"), jnp.ones((2, 4, 4, 1)))
+    vision, clip = small_clip()
+    modules = {"net": Blend(), "vision": vision, "recipe": RECIPE._replace(fading=0.5)}
+    loss = jax.jit(lambda key: fusion_loss({}, batch, jnp.arange(2), key, Frozen(clip, {}, None), **modules))
+    keys = RecordedKeys()
+    loss(keys.key(5))
+    assert keys.reused() == {}
+    assert keys.drawn() == 2 * (4 + 1 + 1) + 2 + 4  # an affine map draws four numbers; windows a side and places too
 
 
 @pytest.mark.slow

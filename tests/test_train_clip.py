@@ -1,6 +1,7 @@
 """The training of the compact CLIP: its images, its sentences, its losses, and a whole small run."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 from PIL import Image
+from recorded_keys import RecordedKeys
 
 from langfuse_jax import Clip
 from langfuse_jax.cli import main
@@ -35,7 +37,8 @@ from langfuse_jax.data.pyramid_fusion import (
     pyramid_fuse,
 )
 from langfuse_jax.losses.language import language_driven_loss
-from langfuse_jax.models.clip import VisionTower
+from langfuse_jax.models.clip import TextTower, VisionTower
+from langfuse_jax.training.clip import draw_params
 from langfuse_jax.training.clip_loss import (
     balanced_sigmoid_loss,
     directional_cosines,
@@ -308,6 +311,18 @@ def test_auc_equals_the_rank_test():
     scores, positive = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.3
     statistic = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
     assert auc(scores, positive) == pytest.approx(statistic / (positive.sum() * (~positive).sum()))
+
+
+def test_each_part_starts_from_a_key_of_its_own():
+    """No key of both towers and the heads is used twice, and no two parts begin with the same numbers."""
+    vision = VisionTower(16, 8, 20, 0, 2, 32, "gelu", 1e-5, 16)
+    text = TextTower(20, 5, 20, 0, 2, 32, "gelu", 1e-5, 16, 19)
+    keys = RecordedKeys()
+    params = jax.jit(partial(draw_params, vision=vision, text=text))(keys.key(0))
+    assert keys.drawn() == 10 and keys.reused() == {}
+    drawn = [leaf for leaf in jax.tree.leaves(params) if np.std(leaf) and leaf.ndim > 1]
+    alike = [(a, b) for i, a in enumerate(drawn) for b in drawn[:i] if a.shape == b.shape]
+    assert len(alike) == 4 and not any(np.array_equal(a, b) for a, b in alike)
 
 
 def test_training_is_a_reproducible_command(folders, tmp_path, capsys):

@@ -170,8 +170,8 @@ def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, mon
     overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", **{"data.validation": ""})
     config = load_config(str(SMOKE), overrides)
     params = flatten_dict(jax.device_get(train(config, tmp_path / "w").params)["params"], sep=".")
-    init_key, _ = jax.random.split(jax.random.key(config.seed))
-    start = flatten_dict(jax.device_get(lossless_init(init_key))["params"], sep=".")
+    _, _, lossless_key = jax.random.split(jax.random.key(config.seed), 3)  # neither of steps nor of what it replaces
+    start = flatten_dict(jax.device_get(lossless_init(lossless_key))["params"], sep=".")
     changed = {name: params[name] != start[name] for name in params}
     for name, places in changed.items():
         if name.startswith(("decoder.block_1", "decoder.head", "decoder.mlp.dense_2")):
@@ -212,6 +212,7 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.nosuch=1", "--config.nosuch=1: the config"),
         ("--config.batchsize=4", "--config.batchsize=4: the config"),
         ("--config.remat=perhaps", "--config.remat=perhaps"),
+        ("--config.seed=-1", "config.seed: -1 is too small; use 0 or more"),
         ("--config.log_every=0", "config.log_every: 0 is too small; use 1 or more"),
         ("--config.data.train=3", "config.data.train: ('night', 3) are no strings"),
         ("--config.patches.fraction=0.5", "config.patches.fraction: (0.5,)"),

@@ -1,5 +1,6 @@
 """Files of tensors: .safetensors, and torch's pickles (.pt, .pth, .bin), which need the extra [torch]."""
 
+import io
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -42,21 +43,33 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write_torch(files: Mapping[str | Path, Mapping[str, np.ndarray]]) -> None:
-    """Writes torch state dicts, {path: {name: array}}: all of them, or none. Raises UserError, naming the path.
+def write_tensors(
+    files: Mapping[str | Path, Mapping[str, np.ndarray]], beside: Mapping[str | Path, bytes] | None = None
+) -> None:
+    """Writes {path: {name: array}}, as .safetensors or torch state dicts by the ending, and {path: bytes} beside them.
+
+    All files are written, or none. Raises UserError, naming the path.
 
     Example::
 
-        write_torch({"model.pth": {"weight": np.zeros((2, 3), np.float32)}})
+        write_tensors({"model.pth": {"weight": np.zeros((2, 3), np.float32)}}, {"model.pth.json": b"{}"})
     """
-    for path in files:
-        torch = _torch(path)
+    contents = {path: _content(path, tensors) for path, tensors in files.items()} | dict(beside or {})
+    for path in contents:
         if Path(path).is_dir():
             raise UserError(f"{path}: is a folder; give the name of a file")
     with ExitStack() as stack:
-        opened = [(stack.enter_context(atomic_write(path)), tensors) for path, tensors in files.items()]
-        for file, tensors in opened:
-            torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, file)
+        opened = [(stack.enter_context(atomic_write(path)), content) for path, content in contents.items()]
+        for file, content in opened:
+            file.write(content)
+
+
+def _content(path, tensors):
+    if Path(path).suffix == ".safetensors":
+        return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    torch, file = _torch(path), io.BytesIO()
+    torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, file)
+    return file.getvalue()
 
 
 def _torch(path):

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from langfuse_jax.convert.files import read_tensors, write_torch
+from langfuse_jax.convert.files import read_tensors, write_tensors
+from langfuse_jax.convert.how_seen import read_seen, sidecar, sidecar_content
 from langfuse_jax.convert.tables import CONV, CONV_TRANSPOSE, LINEAR, Rule, to_flax, to_source
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
-from langfuse_jax.weights import load_fusion, refuse_student, save_fusion
+from langfuse_jax.weights import METADATA, TENSORS, load_fusion, refuse_student, save_fusion
 
 
 def _layer(source, target, transform):
@@ -108,7 +109,7 @@ def fusion_to_torch(params: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], d
     Example::
 
         encoder, decoder = fusion_to_torch(Fuser.load("runs/mine").params)
-        write_torch({"encoder.pth": encoder, "decoder.pth": decoder})
+        write_tensors({"encoder.pth": encoder, "decoder.pth": decoder})
     """
     tensors = to_source(flatten_dict(params["params"], sep="/"), TABLE) | BUFFERS
     encoder, decoder = (
@@ -122,7 +123,8 @@ def convert_fusion_command(args) -> int:
     """`langfuse-jax convert fusion`: published weights to a checkpoint, or with --to-torch the other way."""
     forward = {"--encoder": args.encoder, "--decoder": args.decoder, "--out": args.out}
     backward = {"--to-torch": args.to_torch, "--out-encoder": args.out_encoder, "--out-decoder": args.out_decoder}
-    chosen, other = (backward, forward) if args.to_torch else (forward, backward)
+    seen = {"--pad-multiple": args.pad_multiple, "--worn-edge": args.worn_edge}
+    chosen, other = (backward, forward | seen) if args.to_torch else (forward, backward)
     if missing := [flag for flag, value in chosen.items() if not value]:
         raise UserError(f"{', '.join(missing)} missing; give {' '.join(forward)}, or {' '.join(backward)}")
     if extra := [flag for flag, value in other.items() if value]:
@@ -131,25 +133,45 @@ def convert_fusion_command(args) -> int:
 
 
 def _from_torch(args):
+    written = {path: f"--out {args.out}" for path in _checkpoint(args.out)}
+    _refuse_sources((args.encoder, sidecar(args.encoder), args.decoder), written)
+    seen = read_seen(args.encoder, {"pad_multiple": args.pad_multiple, "worn_edge": args.worn_edge})
     origin = f"--encoder {args.encoder} --decoder {args.decoder}"
     params = fusion_from_torch(read_tensors(args.encoder), read_tensors(args.decoder), origin=origin)
-    # No "pad_multiple" nor "worn_edge": the published numbers come from images as they are.
     names = {role: Path(getattr(args, role)).name for role in ("encoder", "decoder")}
-    save_fusion(args.out, params, metadata={"converted_from": names})
+    save_fusion(args.out, params, metadata={"converted_from": names} | seen)
     print(f"{args.out}: fusion checkpoint; fuse with --checkpoint {args.out}")
+    how = ", ".join(f"{name} {value}" for name, value in seen.items())
+    print(f"  sees images with {how}" if seen else "  sees images as they are")
     return 0
 
 
 def _to_torch(args):
-    if Path(args.out_encoder).resolve() == Path(args.out_decoder).resolve():
-        raise UserError(f"--out-decoder {args.out_decoder}: is the file of --out-encoder too; give another name")
+    beside = sidecar(args.out_encoder)
+    if Path(args.out_decoder).resolve() in (Path(args.out_encoder).resolve(), beside.resolve()):
+        raise UserError(f"--out-decoder {args.out_decoder}: is a file of --out-encoder too; give another name")
+    written = {path: f"--out-encoder {args.out_encoder}" for path in (args.out_encoder, beside)}
+    _refuse_sources(_checkpoint(args.to_torch), written | {args.out_decoder: f"--out-decoder {args.out_decoder}"})
     params, metadata = load_fusion(args.to_torch)
     refuse_student(params, f"--to-torch {args.to_torch}")
     encoder, decoder = fusion_to_torch(params)
-    write_torch({args.out_encoder: encoder, args.out_decoder: decoder})
+    write_tensors({args.out_encoder: encoder, args.out_decoder: decoder}, {beside: sidecar_content(metadata)})
     print(f"{args.out_encoder}, {args.out_decoder}: state dicts of the published encoder and decoder")
+    print(f"{beside}: how the network is to see images, which the way back needs; keep it beside the encoder")
     if (multiple := metadata.get("pad_multiple", 1)) > 1:
         print(f"  trained on sides that are multiples of {multiple}: give the published code such images")
     if worn := metadata.get("worn_edge", 0):
         print(f"  a black line in the outermost {worn} pixels draws a grid: replace them by the next inner ones")
     return 0
+
+
+def _checkpoint(folder):
+    return [Path(folder) / name for name in (TENSORS, METADATA)]
+
+
+def _refuse_sources(sources, written):
+    """Raises UserError, by the flag, where a file to be written is one that is read."""
+    read = {Path(path).resolve() for path in sources}
+    for path, flag in written.items():
+        if Path(path).resolve() in read:
+            raise UserError(f"{flag}: would replace {path}, which is read; give another name")

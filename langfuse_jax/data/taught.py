@@ -16,20 +16,24 @@ from langfuse_jax.data.scenes import NamedScenes
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.stream import fuse_stream, program_pixels
+from langfuse_jax.threads import ahead, pool
 
 _CANVASES = 4
+_THREADS = 2
 
 
 class TaughtScenes(Sequence):
     """`taught[i]`: visible luma, infrared and the teacher's fused image, (h, w) each, in [0, 1].
 
     What the teacher makes of the whole scenes is computed once, by `teach`, and kept in a folder of its own (named by
-    its weights) in `folder`, as float16: a training may be stopped and go on, and no number of scenes fills the memory.
+    its weights) in `folder`, as float16: a training may be stopped and resumed, and no number of scenes fills the
+    memory. A file is named by the pixels that the teacher sees, so it serves these sources whatever their number, and
+    no others. Threads may read.
 
     Args:
         scenes: to fuse. One that cannot be read is passed over as `Scenes` does it.
         teacher: the fuser.
-        folder: where the teacher's images go.
+        folder: where the teacher's images go. Several datasets may share it.
 
     >>> from langfuse_jax.data.scenes import Scenes, list_scenes
     >>> from langfuse_jax.example import write_night_scenes
@@ -43,14 +47,25 @@ class TaughtScenes(Sequence):
     def __init__(self, scenes: NamedScenes, teacher: Fuser, folder: str | Path):
         self._scenes, self._teacher = scenes, teacher
         self._folder = Path(folder) / f"teacher_{fingerprint(teacher.params)}"
+        self._paths: dict[int, Path] = {}
 
-    def _path(self, index):
-        return self._folder / f"{index:06d}.npy"
+    def path(self, index: int) -> Path:
+        """The file of what the teacher makes of scene `index`: another one for other sources."""
+        if index not in self._paths:
+            visible, infrared = self._scenes[index]
+            digest = hashlib.sha256(repr(visible.shape).encode())
+            for image in (visible, infrared):
+                digest.update(self._teacher.extend(image).tobytes())
+            self._paths[index] = self._folder / f"{digest.hexdigest()[:32]}.npy"
+        return self._paths[index]
 
     def teach(self) -> None:
         """Fuses, by the teacher, the scenes that the folder lacks. Raises UserError where it cannot be written."""
         make_folder(self._folder)
-        missing = [i for i in range(len(self)) if not self._path(i).is_file()]
+        with pool(_THREADS) as workers:
+            found = ahead(workers, self.path, range(len(self)), 2 * _THREADS)
+            paths = {future.result(): i for i, future in tqdm(found, total=len(self), disable=None, desc="sources")}
+        missing = [i for path, i in paths.items() if not path.is_file()]
         if not missing:
             return
         teacher = self._teacher
@@ -58,7 +73,7 @@ class TaughtScenes(Sequence):
         canvases = dict.fromkeys(plan(sizes, _CANVASES, program_pixels()), MAX_BATCH)
 
         def write(index, _, fused):
-            with atomic_write(self._path(index)) as file:
+            with atomic_write(self.path(index)) as file:
                 np.save(file, fused.astype(np.float16))
             progress.update()
 
@@ -70,7 +85,7 @@ class TaughtScenes(Sequence):
             return visible, None, infrared
 
         with tqdm(total=len(missing), disable=None, unit="image", desc="teacher") as progress:
-            fuse_stream(teacher, missing, read, write, canvases=canvases, threads=2, failed=failed)
+            fuse_stream(teacher, missing, read, write, canvases=canvases, threads=_THREADS, failed=failed)
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -79,14 +94,13 @@ class TaughtScenes(Sequence):
         self, index: int
     ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"], Float16[np.ndarray, "h w"]]:
         visible, infrared = self._scenes[index]
+        path = self.path(index)
         try:
-            taught = np.load(self._path(index), mmap_mode="r")
+            taught = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise UserError(f"{self._path(index)}: cannot be read ({error}); remove it, and it is made anew") from error
+            raise UserError(f"{path}: cannot be read ({error}); remove it, and it is made anew") from error
         if taught.shape != visible.shape:
-            raise UserError(
-                f"{self._path(index)}: is of another size than its scene, which was changed; remove {self._folder}"
-            )
+            raise UserError(f"{path}: is of another size than its scene; remove it, and it is made anew")
         return visible, infrared, taught
 
     def name(self, index: int) -> str:

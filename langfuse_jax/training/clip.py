@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array
 from safetensors.numpy import save_file
 from tqdm import tqdm
 from transformers import CLIPConfig
@@ -28,7 +29,7 @@ from langfuse_jax.data.clip_batches import PER_SCENE, batches
 from langfuse_jax.data.clip_captions import CONCEPTS, sample_captions, truth, vocabulary
 from langfuse_jax.data.clip_scenes import load_scenes
 from langfuse_jax.errors import UserError
-from langfuse_jax.models.clip import MEAN, STD, Clip, init_params, towers
+from langfuse_jax.models.clip import MEAN, STD, Clip, TextTower, VisionTower, init_params, towers
 from langfuse_jax.training.clip_loss import clip_loss, init_heads
 from langfuse_jax.training.clip_report import evaluate, format_report
 from langfuse_jax.training.clip_start import convolutional_start
@@ -98,15 +99,20 @@ def make_optimiser(config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
 
 
+def draw_params(key: Array, vision: VisionTower, text: TextTower) -> dict[str, Any]:
+    """Fresh parameters of both towers and of the heads of the loss, each of them drawn by a key of its own."""
+    towers_key, heads_key = jax.random.split(key)
+    heads = init_heads(heads_key, tokens=vision.width, width=vision.embedding, concepts=len(CONCEPTS))
+    return init_params(vision, text, towers_key) | {"heads": heads}
+
+
 def train(config, tokenizer, architecture, cameras):
     """Train the two towers on scenes of several cameras; returns their parameters."""
     vision, text = towers(architecture)
     size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(2)
-    key = jax.random.key(config.seed)
-    params = init_params(vision, text, key)
+    params = draw_params(jax.random.key(config.seed), vision, text)
     params["vision"] = convolutional_start(params["vision"], vision)
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
-    params["heads"] = init_heads(key, tokens=vision.width, width=vision.embedding, concepts=len(CONCEPTS))
     optimiser = make_optimiser(config)
     state = optimiser.init(params)
     step = make_step(vision, text, optimiser, weights=config.weights)

@@ -10,8 +10,26 @@ from ml_collections import ConfigDict, config_flags
 from langfuse_jax.errors import UserError
 
 _LEAST = {
-    1: ("batch_size", "log_every", "checkpoint_every", "max_skipped", "max_dead", "patches.count", "data.repeats", "sheet.every"),
-    0: ("steps", "epochs", "warmup_steps", "validation_pairs", "scores.every", "learning_rate", "gradient_clip"),
+    1: (
+        "batch_size",
+        "log_every",
+        "checkpoint_every",
+        "max_skipped",
+        "max_dead",
+        "patches.count",
+        "data.repeats",
+        "sheet.every",
+    ),
+    0: (
+        "seed",
+        "steps",
+        "epochs",
+        "warmup_steps",
+        "validation_pairs",
+        "scores.every",
+        "learning_rate",
+        "gradient_clip",
+    ),
 }
 
 

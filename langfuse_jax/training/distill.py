@@ -37,7 +37,7 @@ from langfuse_jax.weights import refuse_student, save_fusion
 
 _LEAST = {
     1: ("batch_size", "steps", "checkpoint_every", "log_every"),
-    0: ("scores_every", "learning_rate", "warmup_steps", "faded_copies"),
+    0: ("seed", "scores_every", "learning_rate", "warmup_steps", "faded_copies"),
     32: ("crop",),
 }
 _SHEET_ROWS = 7
@@ -55,9 +55,9 @@ def distill_command(args, overrides) -> None:
 def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> float:
     """Trains a student as `config` (configs/student.py) says, going on from the checkpoints in `workdir`.
 
-    Writes into `workdir`: the teacher's images (`data.taught`), checkpoints/, metrics.jsonl, tensorboard/, scores.jsonl
-    (mean SSIM to the teacher on the validation dataset every `scores_every` steps), sheet.png (infrared | visible |
-    teacher | student) and the model for `Fuser.load`.
+    Writes into `workdir`: taught/ (the teacher's images, `data.taught`), checkpoints/, metrics.jsonl, tensorboard/,
+    scores.jsonl (mean SSIM to the teacher on the validation dataset every `scores_every` steps), sheet.png (infrared |
+    visible | teacher | student) and the model for `Fuser.load`.
 
     Returns:
         The mean SSIM to the teacher (`losses.imitation.similarity`) over whole validation images; over the
@@ -77,10 +77,9 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
     make_folder(workdir)
     plain = Scenes(training, cache_mb=config.data.cache_mb)
-    scenes = FadedScenes(plain, copies=config.faded_copies, most=config.fading)
-    # What was taught with another fading is of no use.
-    taught = TaughtScenes(scenes, teacher, workdir / f"training_faded_{config.fading:g}")
-    unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "validation")
+    scenes = FadedScenes(plain, copies=config.faded_copies, most=config.fading, seed=config.seed)
+    taught = TaughtScenes(scenes, teacher, workdir / "taught")
+    unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "taught")
     data = TrainingData(taught, crop=config.crop, batch_size=config.batch_size, seed=config.seed)
     iterator = iter(data)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
@@ -153,10 +154,10 @@ def train(
     net = FusionNet()
     draw_sheet = _sheet_drawer(config)
 
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     state = init_state(init_key, net, optimizer, config.crop)
     if config.init == "lossless":
-        state = state.replace(params=lossless_init(init_key))
+        state = state.replace(params=lossless_init(lossless_key))
     if config.init_from:
         params = jax.device_get(Fuser.load(config.init_from).params)
         refuse_student(params, f"config.init_from: {config.init_from}")

@@ -98,20 +98,22 @@ def fusion_loss(
     vision: VisionTower,
     recipe: Recipe,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """`objective` of a batch of crops after random augmentation, with random noise and patch windows.
+    """`objective` of a batch of crops after random augmentation and fading, with random noise and patch windows.
 
     Args:
         params: of the fusion network; the only thing differentiated.
         batch: "visible" and "infrared" crops in [0, 1], (b, s, s, 1).
-        places: where each sample stands in the whole batch of the step, of which `batch` may be a part. Augmentation
-            and noise depend on it, and so not on how a batch is divided.
-        key: drives augmentation, noise and patch windows; the same for all parts of a batch.
+        places: where each sample stands in the whole batch of the step, of which `batch` may be a part. Augmentation,
+            noise and fading depend on it, and so not on how a batch is divided.
+        key: drives augmentation, fading, noise and patch windows; the same for all parts of a batch.
     """
-    view_key, noise_key, window_key = jax.random.split(key, 3)
-    view_keys, noise_keys = (jax.vmap(jax.random.fold_in, (None, 0))(key, places) for key in (view_key, noise_key))
+    view_key, noise_key, window_key, fading_key = jax.random.split(key, 4)
+    # Of one key, what is folded in and what is split may be the same: each stream has its own.
+    view_keys, noise_keys, fading_keys = (
+        jax.vmap(jax.random.fold_in, (None, 0))(stream, places) for stream in (view_key, noise_key, fading_key)
+    )
     visible, infrared = augment_pairs(view_keys, batch["visible"], batch["infrared"])
     if recipe.fading:
-        fading_keys = jax.vmap(jax.random.fold_in, (0, None))(view_keys, 1)
         visible, infrared = jax.vmap(partial(fade, most=recipe.fading))(
             fading_keys, jnp.stack([visible, infrared], 1)
         ).swapaxes(0, 1)
