@@ -23,7 +23,7 @@ from PIL import Image
 from langfuse_jax import Clip, Fuser, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import checkpoints, step
+from langfuse_jax.training import checkpoints
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.loop import train
@@ -287,7 +287,7 @@ def test_a_training_run_whose_gradient_vanishes_ends_in_one_line(tmp_path, capsy
         total, terms = quick_training.loss(*arguments, **settings)
         return jax.lax.stop_gradient(total), terms
 
-    monkeypatch.setattr(step, "fusion_loss", flat)
+    monkeypatch.setattr("langfuse_jax.training.step.fusion_loss", flat)
     flags = quick_training.overrides(tmp_path, steps=9, max_dead=4)
     status = main(["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w"), *flags])
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -300,7 +300,7 @@ import sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ml_collections import ConfigDict
-from langfuse_jax.training import checkpoints, step
+from langfuse_jax.training import checkpoints
 from test_interruptions import small_state, Place
 
 devices = int(sys.argv[2])
