@@ -29,7 +29,8 @@ def get_config():
             "visible": ("a visible gray image",),
             "infrared": ("an infrared image",),
             "goal": ("a clear image with detailed background and salient objects",),
-        }
+        },
+        type_safe=False,  # a plain string counts as one sentence
     )
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
