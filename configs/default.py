@@ -70,7 +70,7 @@ def get_config():
     c.log_every = 50
     c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training
     c.checkpoint_every = 1000
-    c.validation_pairs = 16  # validation crops whose loss is computed with each checkpoint; the best is kept; 0: none
+    c.validation_pairs = 16  # validation scenes; the loss of a crop of each is computed with each checkpoint; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
     c.scores = ConfigDict(
         {"every": 1000, "metrics": ("EN", "SD", "SF", "AG")}

@@ -190,7 +190,8 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
 
 
 _BROKEN = """
-import sys
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the command does before it imports JAX
 import jax, quick_training
 from langfuse_jax.cli import main
 from langfuse_jax.training import loop
@@ -219,7 +220,8 @@ def test_a_bug_in_a_process_ends_the_other(root, tmp_path, victim):
     assert f"this process, {victim} of 2, ends with ValueError: a bug, and so the others end; start all" in line
     _, error = pair[1 - victim].communicate(timeout=60)
     assert pair[1 - victim].returncode not in (0, None)
-    assert len(error.splitlines()) == 1 and error.startswith("langfuse-jax: error: "), error
+    # A line of Python's where a collective fails, one of JAX's runtime, or both.
+    assert error and all(line.startswith("langfuse-jax: error: ") for line in error.splitlines()), error
 
 
 @pytest.mark.parametrize(
