@@ -29,7 +29,8 @@ def get_config():
             "visible": ("a visible gray image",),
             "infrared": ("an infrared image",),
             "goal": ("a clear image with detailed background and salient objects",),
-        }
+        },
+        type_safe=False,  # a plain string counts as one sentence
     )
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
     c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
@@ -72,7 +73,7 @@ def get_config():
     c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
     c.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
     c.checkpoint_every = 1000
-    c.validation_pairs = 16  # validation crops whose loss is computed with each checkpoint; the best is kept; 0: none
+    c.validation_pairs = 16  # validation scenes; the loss of a crop of each is computed with each checkpoint; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
     c.scores = ConfigDict(
         {"every": 1000, "metrics": ("EN", "SD", "SF", "AG")}

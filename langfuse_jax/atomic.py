@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the folders they go into."""
 
+import errno
 import os
 import platform
 import re
@@ -47,6 +48,20 @@ def make_folder(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be made ({error.strerror or error}); choose a writable place") from error
+
+
+@contextmanager
+def full_disk_told(folder):
+    """Raises UserError, naming `folder`, where its disk turns out to be full in the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); its last checkpoint stays usable: free space there and "
+            "run the same command again"
+        ) from error
 
 
 def remove_leftovers(folder):

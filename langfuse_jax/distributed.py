@@ -2,11 +2,14 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 
 from langfuse_jax import last_words
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import Preempted, UserError
 
 # A process that is silent for so long is taken for dead, and the others end. JAX's own 100 s is longer than a minute.
 _HEARTBEAT_SECONDS = 30
@@ -76,16 +79,50 @@ def _no_cluster(error):
 def wait_for_others(name: str) -> None:
     """Returns when all processes have called it with this name, to be used once: for work that one does alone.
 
-    Collectives between devices give up after half a minute on CPUs; this waits for an hour, or until a process dies.
+    Collectives between devices give up after half a minute on CPUs; this waits for a day, or until a process dies.
     """
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost  # a second, which fusing does not need
 
-        multihost.get_barrier_sync_fn()(key=name, timeout_ms=3_600_000)
+        multihost.get_barrier_sync_fn()(key=name, timeout_ms=86_400_000)
 
 
-def end_alone(problem: str) -> None:
-    """Ends this process with one line and status 2, without waiting for the others as a normal end would."""
+@contextmanager
+def end_together(name: object) -> Iterator[None]:
+    """In several processes, whatever is raised in the block ends this process at once, and so, soon, the others.
+
+    A normal end would wait for the others, who may wait for this one. One line on stderr names what was raised, after
+    the traceback where it is no user's mistake. Only Preempted passes: all processes raise it at the same step. In one
+    process all pass.
+
+    Args:
+        name: what the processes were at, for the line.
+    """
+    try:
+        yield
+    except Preempted:
+        raise
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, UserError):
+            _end(str(error), 2)
+        what = type(error).__name__
+        reason = " ".join(f"{what}: {error}".split())[:200] if str(error) else what
+        again = "start all of them again, they resume from the last checkpoint"
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _end(f"{name}: this process lost the others ({reason}); {again}", 2)
+        if isinstance(error, Exception):
+            traceback.print_exception(error)
+        _end(
+            f"{name}: this process, {jax.process_index()} of {jax.process_count()}, ends with {reason}, and so the "
+            f"others end; {again}",
+            130 if isinstance(error, KeyboardInterrupt) else 1,
+        )
+
+
+def _end(problem, status):
+    """Ends this process with one line, without the others, for whom a normal end would wait."""
     print(f"langfuse-jax: error: {problem}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(2)
+    os._exit(status)

@@ -1,7 +1,6 @@
 """Fuser: a checkpoint and the jitted network, on arrays."""
 
 import importlib.resources
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
-from langfuse_jax.canvas import GRAIN, Size, extend, extended_size, fit_network, how_seen, place
+from langfuse_jax.canvas import Size, extend, extended_size, fit_network, how_seen, place
 from langfuse_jax.errors import UserError
 from langfuse_jax.images import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.models.fusion import FusionNet
@@ -166,13 +165,12 @@ def _fuse(
 
 def _restore(workdir, step=None):
     """Parameters of a checkpoint, and the metadata that the finished model is to have, as far as it says how to see."""
-    from langfuse_jax.training.checkpoints import restore_params  # Orbax takes a second to import
+    from langfuse_jax.training import checkpoints  # Orbax takes a second to import
 
-    params = restore_params(workdir, step)
+    params = checkpoints.restore_params(workdir, step)
     if isinstance(network(params), StudentNet):
         return params, {}
-    config = workdir / "config.json"  # not there where checkpoints alone were copied
-    return params, how_seen(json.loads(config.read_text())["crop"] if config.is_file() else GRAIN)
+    return params, how_seen(checkpoints.saved_config(workdir, step)["crop"])
 
 
 def _batched(image, name):

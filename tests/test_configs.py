@@ -4,15 +4,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from transformers import CLIPConfig
 
-from langfuse_jax import Clip
+from langfuse_jax import Clip, UserError
 from langfuse_jax.models.clip import towers
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training.configs import check_values, load_config
-from langfuse_jax.training.loop import make_recipe
+from langfuse_jax.training.configs import check_values, load_config, texts
+from langfuse_jax.training.loop import _sentences, make_recipe
 from langfuse_jax.training.step import Frozen, init_state, make_train_step
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -47,6 +48,43 @@ def test_config(name):
     for word in ("Hardware:", "Expected time", "Expected result"):
         assert word in header
     assert "measured" in header or "ESTIMATE" in header
+
+
+@pytest.mark.parametrize(
+    ("text", "goal"),
+    [
+        ("a bright image", ("a bright image",)),
+        ("the car's lights, bright", ("the car's lights, bright",)),
+        ("bright", ("bright",)),
+        ("'a bright image'", ("a bright image",)),
+        ("('one image','two')", ("one image", "two")),
+    ],
+)
+def test_a_sentence_needs_no_quotes(text, goal):
+    config = load_config(str(FOLDER / "smoke.py"), [f"--config.prompts.goal={text}"])
+    check_values(config)
+    assert texts(config.prompts.goal) == goal
+
+
+def test_a_sentence_of_a_config_may_be_a_plain_string(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"import runpy\ndef get_config():\n    c = runpy.run_path({str(FOLDER / 'smoke.py')!r})['get_config']()\n"
+        "    c.prompts.goal = 'a bright image'\n    return c\n"
+    )
+    config = load_config(str(path))
+    check_values(config)
+    given = _sentences(config, Clip.load()).goal
+    config.prompts.goal = ("a bright image",)
+    np.testing.assert_array_equal(given, _sentences(config, Clip.load()).goal)
+
+
+def test_a_config_that_lacks_a_key_is_told():
+    config = load_config(str(FOLDER / "smoke.py"))
+    with config.unlocked():
+        del config.max_skipped
+    with pytest.raises(UserError, match=r"config\.max_skipped: is missing from the config"):
+        check_values(config)
 
 
 def test_batches_divide_over_the_devices_they_are_for():

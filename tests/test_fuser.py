@@ -1,7 +1,6 @@
 """Fuser on arrays, and fusion weights on disk."""
 
 import json
-import sys
 import types
 
 import jax
@@ -171,15 +170,18 @@ def test_damaged_checkpoint_files(tmp_path, params):
 
 def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
     asked = []
-    training = types.SimpleNamespace(restore_params=lambda folder, step: asked.append(folder) or params)
-    monkeypatch.setitem(sys.modules, "langfuse_jax.training.checkpoints", training)
+    training = types.SimpleNamespace(
+        restore_params=lambda folder, step: asked.append(folder) or params,
+        saved_config=lambda folder, step: {"crop": crops.pop()},
+    )
+    crops = [60, 48]
+    monkeypatch.setattr("langfuse_jax.training.checkpoints", training, raising=False)
     (tmp_path / "checkpoints").mkdir()
     fuser = Fuser.load(str(tmp_path))
     assert asked == [tmp_path]
     np.testing.assert_array_equal(jax.tree.leaves(fuser.params)[0], jax.tree.leaves(params)[0])
     # It sees images as the finished model is to.
     assert fuser.metadata == {"pad_multiple": 8, "worn_edge": 2}
-    (tmp_path / "config.json").write_text('{"crop": 60}')
     assert Fuser.load(str(tmp_path)).metadata == {"pad_multiple": 1, "worn_edge": 2}
 
 

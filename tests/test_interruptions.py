@@ -29,6 +29,7 @@ from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import Recipe, TrainState, make_train_step
 from langfuse_jax.weights import load_fusion
+from langfuse_jax.workdir_lock import locked
 
 
 @pytest.fixture
@@ -41,6 +42,10 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     quick_training.draw_scenes(root)
     return root
+
+
+def _checkpoints(workdir):
+    return [workdir / "checkpoints" / str(step) for step in checkpoints.finished_steps(workdir / "checkpoints")]
 
 
 def _config(root, **values):
@@ -141,7 +146,11 @@ def test_the_average_is_kept_resumed_and_used(root, whole, tmp_path, quick):
 def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsys, quick):
     shutil.copytree(whole[0], tmp_path / "w")
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
-    changed = quick_training.overrides(root, steps=14, **{"loss.patch": 3.0, "seed": 4})
+    same = quick_training.overrides(root, crop=36)
+    assert main([*command, "--override", *same]) == 0  # nothing is left to train: the model sees as it was trained
+    assert load_fusion(tmp_path / "w")[1]["pad_multiple"] == 8
+    changed = quick_training.overrides(root, steps=14, crop=36, **{"loss.patch": 3.0, "seed": 4})
+    capsys.readouterr()
     assert main([*command, *changed]) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and "checkpoints/12" in error[0] and "--override" in error[0]
@@ -149,6 +158,9 @@ def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsy
     assert main([*command, "--override", *changed]) == 0
     assert len((tmp_path / "w" / "metrics.jsonl").read_text().splitlines()) == 14
     assert json.loads((tmp_path / "w" / "config.json").read_text())["seed"] == 4
+    assert "w: resuming from step 12\n" in capsys.readouterr().err
+    told = [Fuser.load(place).metadata["pad_multiple"] for place in [tmp_path / "w", *_checkpoints(tmp_path / "w")]]
+    assert told == [1, 8, 1]  # of the model and the checkpoints of steps 12 and 14
 
 
 def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, monkeypatch):
@@ -203,6 +215,26 @@ def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeyp
     assert "the one of step 2 " in error[0] or kind == "found while writing"
     assert "66 MiB needed, 5 free" in error[0] or kind == "found while writing"
     assert Fuser.load(tmp_path / "w").params
+
+
+def test_a_full_disk_is_told_before_anything_is_compiled(root, tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+    monkeypatch.setattr("langfuse_jax.training.loop.compile_step", lambda *_: pytest.fail("compiles"))
+    command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
+    assert main([*command, *quick_training.overrides(root)]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "w: cannot hold a checkpoint" in error and "66 MiB needed, 5 free" in error and "use another" in error
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_workdir_is_for_one_training_at_a_time(root, tmp_path, quick, capsys):
+    command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path)]
+    with locked(tmp_path):
+        before = sorted(tmp_path.iterdir())
+        assert main([*command, *quick_training.overrides(root)]) == 2
+        assert sorted(tmp_path.iterdir()) == before
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{tmp_path}: is in use by process {os.getpid()} on " in error and "choose another folder" in error
 
 
 def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys, quick):

@@ -1,5 +1,6 @@
 """Training on several devices and in several processes equals one device; a process that dies ends the others."""
 
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import quick_training
 
 from langfuse_jax import UserError
-from langfuse_jax.distributed import join_cluster
+from langfuse_jax.distributed import end_together, join_cluster
+from langfuse_jax.errors import Preempted
 from langfuse_jax.training import checkpoints
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh
 
@@ -22,7 +25,11 @@ STEPS = Path(__file__).with_name("parallel_steps.py")
 
 def _environment(devices):
     """Of a process with so many emulated CPU devices; without jaxtyping's checks, as users run it."""
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    return os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(STEPS.parent), *sys.path]),
+    }
 
 
 def _start(*arguments, devices):
@@ -50,6 +57,12 @@ def _finish(*processes):
             process.kill()
     assert not any(process.returncode for process in processes), ends
     return ends
+
+
+@pytest.fixture
+def root(tmp_path):
+    quick_training.draw_scenes(tmp_path / "data", range(8))
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +106,40 @@ assert "all-reduce" in text and "all-gather" not in text, text
 """
 
 
+_VALIDATED = """
+import sys
+import jax, numpy as np, parallel_steps, quick_training
+from jax.sharding import Mesh
+from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
+from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.parallel import replicate
+from langfuse_jax.training.step import Frozen, Recipe
+from langfuse_jax.training.validation import make_validation
+
+net, params = parallel_steps.networks("small")
+vision, clip = parallel_steps.small_clip()
+texts = dict(zip(("text_goal", "text_visible", "text_infrared"), np.float32(np.eye(3, 16)), strict=True))
+recipe, frozen = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=6.5), Frozen(clip, texts, None)
+values = {"data.validation": "night", "validation_pairs": 5, "batch_size": 4}
+config = load_config(str(quick_training.CONFIG), quick_training.overrides(sys.argv[1], **values))
+found = []
+for devices in (1, 2):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    validate = make_validation(config, net, vision, recipe, mesh)
+    found.append(validate(replicate(params, mesh), replicate(frozen, mesh)))
+one, two = found
+assert one.keys() == two.keys() and one["loss"] > 0.1 and 0.05 < one["selected"] < 0.98, one
+for name in one:
+    np.testing.assert_allclose(two[name], one[name], rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_validation_on_two_devices_equals_one(root):
+    """Five crops, of which neither has a whole share."""
+    _finish(_start("-c", _VALIDATED, root, devices=2))
+
+
 @pytest.mark.slow
 def test_transposed_gradients_are_divided():
     """No device gathers the samples of the others."""
@@ -108,16 +155,10 @@ def test_two_processes_of_four_devices_equal_one(one, tmp_path):
         _assert_same(found, mode, one)
 
 
-@pytest.fixture
-def root(tmp_path):
-    quick_training.draw_scenes(tmp_path / "data", range(8))
-    return tmp_path / "data"
-
-
-def _train(root, workdir, address, index, **values):
+def _train(root, workdir, address, index, program=(quick_training.__file__,), **values):
     cluster = ("--coordinator", address, "--num-processes", 2, "--process-id", index)
     flags = quick_training.overrides(root, batch_size=8, **values)
-    return _start(quick_training.__file__, "--workdir", workdir, *cluster, *flags, devices=4)
+    return _start(*program, "--workdir", workdir, *cluster, *flags, devices=4)
 
 
 def _endless_pair(root, workdir):
@@ -148,6 +189,77 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     assert "from the last checkpoint" in error or "from its last checkpoint" in error
 
 
+_BROKEN = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as the command does before it imports JAX
+import jax, quick_training
+from langfuse_jax.cli import main
+from langfuse_jax.training import loop
+
+take = loop.Guard.watch
+def watch(self, step, count):
+    take(self, step, count)
+    if step == 3 and jax.process_index() == int(sys.argv[1]):
+        raise ValueError("a bug")
+
+loop.Guard.watch = watch
+quick_training.patch()
+sys.exit(main(["train", "--config", str(quick_training.CONFIG), *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_bug_in_a_process_ends_the_other(root, tmp_path, victim):
+    address = _address()
+    pair = [_train(root, tmp_path / "w", address, index, ("-c", _BROKEN, victim), steps=100000) for index in range(2)]
+    _, error = pair[victim].communicate(timeout=300)
+    assert pair[victim].returncode == 1
+    *traceback, line = error.splitlines()
+    assert traceback[0].startswith("Traceback") and traceback[-1] == "ValueError: a bug"
+    assert f"this process, {victim} of 2, ends with ValueError: a bug, and so the others end; start all" in line
+    _, error = pair[1 - victim].communicate(timeout=60)
+    assert pair[1 - victim].returncode not in (0, None)
+    # A line of Python's where a collective fails, one of JAX's runtime, or both.
+    assert error and all(line.startswith("langfuse-jax: error: ") for line in error.splitlines()), error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (KeyError("crop"), 1, "w: this process, 1 of 2, ends with KeyError: 'crop', and so the others end"),
+        (MemoryError(), 1, "w: this process, 1 of 2, ends with MemoryError, and so the others end; start all of"),
+        (KeyboardInterrupt(), 130, "w: this process, 1 of 2, ends with KeyboardInterrupt, and so"),
+        (SystemExit(3), 1, "w: this process, 1 of 2, ends with SystemExit: 3, and so"),
+        (UserError("x.png: is damaged"), 2, "x.png: is damaged"),
+        (jax.errors.JaxRuntimeError("reset"), 2, "w: this process lost the others (JaxRuntimeError: reset); start"),
+    ],
+)
+def test_whatever_is_raised_ends_a_process_among_others(error, status, line, monkeypatch, capsys):
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(Ended) as ended, end_together("w"):
+        raise error
+    assert ended.value.args == (status,)
+    *traceback, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"langfuse-jax: error: {line}")
+    assert bool(traceback) == isinstance(error, (KeyError, MemoryError))
+
+
+@pytest.mark.parametrize(("error", "processes"), [(KeyError("crop"), 1), (Preempted("saved"), 2)])
+def test_a_process_alone_and_a_common_stop_end_as_ever(error, processes, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    with pytest.raises(type(error)), end_together("w"):
+        raise error
+
+
 @pytest.mark.slow
 def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
     pair = _endless_pair(root, tmp_path / "w")
@@ -161,8 +273,17 @@ def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
 @pytest.mark.slow
 def test_only_process_0_writes_and_both_end_well(root, tmp_path):
     address = _address()
-    pair = [_train(root, tmp_path / "w", address, index, steps=4, checkpoint_every=2) for index in range(2)]
+    values = {"steps": 4, "checkpoint_every": 2, "data.validation": "night", "validation_pairs": 5, "scores.every": 2}
+    pair = [_train(root, tmp_path / "w", address, index, **values) for index in range(2)]
     ends = _finish(*pair)
+    flags = quick_training.overrides(root, batch_size=8, **values)
+    _finish(_start(quick_training.__file__, "--workdir", tmp_path / "one", *flags, devices=1))
+    for name in ("validation.jsonl", "scores.jsonl"):
+        found, expected = (
+            [json.loads(x) for x in (tmp_path / w / name).read_text().splitlines()] for w in ("w", "one")
+        )
+        for line, alone in zip(found, expected, strict=True):
+            assert line == pytest.approx(alone, rel=1e-4)
     assert "trained model" in ends[0][0] and not ends[1][0].replace("[Gloo]", "").count("trained model")
     assert [line["step"] for line in quick_training.metrics(tmp_path / "w")] == [0, 1, 2, 3]
     assert (tmp_path / "w" / "fusion.safetensors").exists()

@@ -1,7 +1,9 @@
 """Training end to end on pairs drawn by the package: it learns, resumes exactly and refuses what it must."""
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -10,11 +12,13 @@ import numpy as np
 import procedural_weights
 import pytest
 import quick_training
+from absl import logging as absl_logging
 from flax.traverse_util import flatten_dict
 from PIL import Image
 from safetensors.numpy import save_file
 
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
+from langfuse_jax.canvas import how_seen
 from langfuse_jax.cli import main
 from langfuse_jax.example import night_scene
 from langfuse_jax.metrics import evaluate
@@ -23,6 +27,7 @@ from langfuse_jax.models.lossless import lossless_init
 from langfuse_jax.text import embed
 from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
 from langfuse_jax.training.validation import make_scores, write_line
@@ -80,6 +85,17 @@ def test_a_training_leaves_what_it_promises(trained):
     assert int(state.step) == 6
 
 
+def test_a_checkpoint_sees_as_it_was_trained(trained, tmp_path, caplog):
+    """Whatever config.json says by now; and Orbax has nothing to warn of."""
+    (tmp_path / "checkpoints").symlink_to(trained[0] / "checkpoints")
+    (tmp_path / "config.json").write_text('{"crop": 60}')
+    absl_logging.set_verbosity(absl_logging.INFO)
+    with caplog.at_level("WARNING"):
+        for folder in (tmp_path, tmp_path / "checkpoints" / "3"):
+            assert Fuser.load(folder).metadata == how_seen(48) != how_seen(60)
+    assert not caplog.records
+
+
 def test_every_parameter_learns(trained):
     workdir, _, state = trained
     early = flatten_dict(restore_params(workdir, 3))
@@ -120,7 +136,7 @@ def test_scores_are_those_of_the_images_that_the_fuser_makes(trained, tmp_path):
             Image.fromarray(pixels).convert("L").save(tmp_path / "ragged" / role / f"{number}.png")
     values = {"data.validation": "ragged", "scores.every": 1, "scores.metrics": "('EN', 'AG')"}
     config = load_config(str(SMOKE), _overrides(tmp_path, **values))
-    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0])
+    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], how_seen(config.crop))
     fuser, expected = Fuser.load(trained[0]), []
     for visible, infrared in pairs:
         gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (visible, infrared)]
@@ -220,6 +236,10 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.steps=0", "config.steps: 0, and config.epochs is 0 too"),
         ("--config.crop=many", "crop"),
         ("--config.crop=16", "config.crop: 16"),
+        (
+            "--config.crop=5000",
+            "config.crop: 5000 is larger than every image of config.data.train, of which",
+        ),
         ("--config.data.train=('absent',)", "absent"),
         ("--config.batch_size=40", "config.batch_size: 40"),
         ("--config.clip=./no/such/clip", "no/such/clip"),
@@ -238,6 +258,43 @@ def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
     error = capsys.readouterr().err.strip().splitlines()
     assert status == 2 and len(error) == 1 and message in error[0]
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "told"),
+    [
+        (
+            "train",
+            "student",
+            "is for `langfuse-jax distill`; give `langfuse-jax train` a config such as configs/",
+        ),
+        ("train", "compact_clip", "is for `langfuse-jax train-clip`; give"),
+        ("distill", "smoke", "is for `langfuse-jax train`; give `langfuse-jax distill` a config such as configs/stud"),
+        ("train-clip", "smoke", "is for `langfuse-jax train`; give `langfuse-jax train-clip` a config such as"),
+        ("train-clip", "student", "is for `langfuse-jax distill`; give"),
+    ],
+)
+def test_a_config_of_another_command_ends_in_one_line(tmp_path, capsys, command, name, told):
+    folder = "--out" if command == "train-clip" else "--workdir"
+    status = main([command, "--config", str(SMOKE.with_name(f"{name}.py")), folder, str(tmp_path / "w")])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert status == 2 and len(error) == 1 and f"{name}.py: {told}" in error[0]
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_bar_says_compiling_until_the_first_step_is_done(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with TrainingLog(tmp_path, 3, 9) as log:
+        first, _ = sys.stderr.getvalue().split("\n", 1)
+        assert first == f"langfuse-jax: {tmp_path}: resuming from step 3"
+        for step in (3, 4):
+            log.write(step, {"loss": jnp.zeros(())}, 0.1, keep=False)
+        before, after = log._bar, sys.stderr.getvalue()
+        assert "compiling:  33%" in after and not before.desc
 
 
 def test_lines_are_strict_json_and_half_ones_are_dropped(tmp_path):

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from langfuse_jax.canvas import Size
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import read_infrared, read_visible
+from langfuse_jax.images import header_size, read_infrared, read_visible
 from langfuse_jax.pairs import check_sizes
 
 VERSION = "1.0.0"  # of the records; one for all builders
@@ -68,6 +69,14 @@ def read_record(record: Record) -> tuple[Float32[np.ndarray, "h w"], Float32[np.
     luma, heat = read_visible(visible)[0], read_infrared(infrared)
     check_sizes({Path(str(visible)): luma.shape, Path(str(infrared)): heat.shape})
     return luma, heat
+
+
+def record_size(record: Record) -> Size | None:
+    """(height, width) by the header of the visible image; None where it cannot be had."""
+    try:
+        return header_size(io.BytesIO(_source(record.folder, record.part)[record.index]["visible"]))
+    except Exception:  # `read_record` says what is wrong
+        return None
 
 
 class _NamedBytes(io.BytesIO):

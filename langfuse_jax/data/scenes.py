@@ -1,8 +1,9 @@
 """The scenes to train on, by number: decoded once where memory allows, and passed over where they cannot be read."""
 
+import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,9 +11,11 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from langfuse_jax.canvas import Size
 from langfuse_jax.data.layouts import part_pairs
-from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record
+from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record, record_size
 from langfuse_jax.errors import UserError
+from langfuse_jax.images import header_size
 from langfuse_jax.pairs import Pair, read_pair
 
 GrayPair = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
@@ -45,6 +48,43 @@ def read_scene(scene: Pair | Record) -> GrayPair:
         return read_record(scene)
     luma, _, infrared = read_pair(scene)
     return luma, infrared
+
+
+def scene_size(scene: Pair | Record) -> Size:
+    """(height, width) of a scene: by the header of its visible image, or, where that does not tell, by reading it.
+
+    Raises UserError as `read_scene`.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 1, 48, 64)
+    >>> scene_size(list_scenes("data/roads")[0])
+    (48, 64)
+    """
+    size = record_size(scene) if isinstance(scene, Record) else header_size(scene.visible)
+    return size or read_scene(scene)[0].shape
+
+
+def check_crop(scenes: Iterable[Pair | Record], crop: int) -> None:
+    """Raises UserError where a crop is larger, in both directions, than every scene.
+
+    >>> from langfuse_jax.example import write_night_scenes
+    >>> write_night_scenes("data/roads", 1, 48, 64)
+    >>> check_crop(list_scenes("data/roads"), 64)
+    """
+    largest = 0, 0
+    for scene in scenes:
+        try:
+            size = scene_size(scene)
+        except UserError:  # told when it is its turn
+            continue
+        if max(size) >= crop:
+            return
+        largest = max(largest, size, key=math.prod)
+    if any(largest):
+        raise UserError(
+            f"config.crop: {crop} is larger than every image of config.data.train, of which the largest is "
+            f"{largest[1]}x{largest[0]}; use {min(largest) // 8 * 8} or less"
+        )
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -135,7 +136,8 @@ def save(
                 about=ocp.args.JsonSave(about),
             )
             manager.wait_until_finished()
-            _check_space(manager.directory, state)
+            if jax.process_count() == 1:  # several would have to agree
+                _check_space(manager.directory, state)
             metrics = {}
             if validation_loss is not None and math.isfinite(validation_loss):
                 metrics[_METRIC] = float(validation_loss)
@@ -144,10 +146,24 @@ def save(
             manager.wait_until_finished()
 
 
+def check_space(workdir: str | Path, state: TrainState) -> None:
+    """Raises UserError where the disk of `workdir`, which may not be there yet, has no room for one checkpoint."""
+    above = Path(workdir).absolute()
+    while not above.is_dir():
+        above = above.parent
+    try:
+        _check_space(above, state)
+    except OSError as error:
+        raise UserError(
+            f"{workdir}: cannot hold a checkpoint ({error.strerror or error}); free space there, or use another "
+            "--workdir"
+        ) from error
+
+
 def _check_space(folder, state):
-    # Found out beforehand, a full disk costs no half-written files. Several processes would have to agree.
+    # Found out beforehand, a full disk costs no half-written files.
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(folder).free
-    if jax.process_count() == 1 and needed > free:
+    if needed > free:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed >> 20} MiB needed, {free >> 20} free")
 
 
@@ -182,8 +198,7 @@ def restore(
     except UserError:
         raise
     except Exception as error:  # a checkpoint of another network or a damaged one: Orbax raises many types
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: cannot be restored ({reason}); use another --workdir") from error
+        raise UserError(_damaged(folder, error, "use another --workdir")) from error
     return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32))
 
 
@@ -211,6 +226,17 @@ def _flat(config, prefix="config"):
     return {name: value for key, inner in config.items() for name, value in _flat(inner, f"{prefix}.{key}").items()}
 
 
+def _find(workdir, step):
+    """The folder of a checkpoint; of the latest where `step` is None."""
+    folder = (Path(workdir) / FOLDER).absolute()
+    done = finished_steps(folder)
+    step = done[-1] if step is None and done else step
+    if step not in done:
+        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+        raise UserError(f"{folder}: {which} in it; train longer, or give another folder")
+    return folder / str(step)
+
+
 def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
     """The fusion parameters of a checkpoint of a training, averaged where it keeps an average, on the first device.
 
@@ -218,25 +244,37 @@ def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
         workdir: of the training.
         step: None for the latest.
 
-    Raises UserError where there is none.
+    Raises UserError where there is none, or where it is damaged.
     """
-    folder = (Path(workdir) / FOLDER).absolute()
-    done = finished_steps(folder)
-    step = done[-1] if step is None and done else step
-    if step not in done:
-        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        raise UserError(f"{folder}: {which} in it; train longer, or give another folder")
+    checkpoint = _find(workdir, step)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = folder / str(step) / "state"
+    place = checkpoint / "state"
+    handler = ocp.PyTreeCheckpointHandler()  # a Checkpointer would warn of metadata that only whole checkpoints have
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            form = checkpointer.metadata(place).item_metadata.tree
-            form = {name: form[name] for name in ("params", "average") if form.get(name)}
-            form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), form)
-            arguments = ocp.checkpoint_utils.construct_restore_args(form)
-            arguments = ocp.args.PyTreeRestore(item=form, restore_args=arguments, partial_restore=True)
-            state = checkpointer.restore(place, args=arguments)
+        form = handler.metadata(place).tree
+        form = {name: form[name] for name in ("params", "average") if form.get(name)}
+        form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), form)
+        arguments = ocp.checkpoint_utils.construct_restore_args(form)
+        arguments = ocp.args.PyTreeRestore(item=form, restore_args=arguments, partial_restore=True)
+        state = handler.restore(place, args=arguments)
     except Exception as error:  # damaged: Orbax raises many types
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder / str(step)}: cannot be restored ({reason}); give another folder") from error
+        raise UserError(_damaged(checkpoint, error, "give another folder")) from error
+    finally:
+        handler.close()
     return state.get("average") or state["params"]
+
+
+def saved_config(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
+    """The config that a checkpoint was saved with, as JSON has it. Arguments and errors as of `restore_params`."""
+    checkpoint = _find(workdir, step)
+    handler = ocp.JsonCheckpointHandler()
+    try:
+        return handler.restore(checkpoint / "about")["config"]
+    except Exception as error:  # damaged: Orbax raises many types
+        raise UserError(_damaged(checkpoint, error, "give another folder")) from error
+    finally:
+        handler.close()
+
+
+def _damaged(checkpoint, error, remedy):
+    return f"{checkpoint}: cannot be restored ({' '.join(str(error).split())[:200]}); {remedy}"

@@ -34,7 +34,8 @@ from langfuse_jax.training.clip_loss import clip_loss, init_heads
 from langfuse_jax.training.clip_report import evaluate, format_report
 from langfuse_jax.training.clip_start import convolutional_start
 from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
-from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.configs import load_config, texts
+from langfuse_jax.workdir_lock import locked
 
 CAPTION_LENGTH = 32
 
@@ -170,23 +171,24 @@ def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
 
 def train_clip_command(args, rest) -> int:
     """`langfuse-jax train-clip`: train, save, and judge on the camera held out; prints the numbers and keeps them."""
-    config = load_config(args.config, rest)
+    config = load_config(args.config, rest, command="train-clip")
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
-    cameras = [load_scenes(folder) for folder in config.train_folders]
+    cameras = [load_scenes(folder) for folder in texts(config.train_folders)]
     held_out = load_scenes(config.validation_folder)
     out = Path(args.out)
     make_folder(out)  # before the minutes of training, not after
-    params = train(config, tokenizer, architecture, cameras)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
-        temporary = Path(name)
-        save(temporary, params, architecture, tokenizer)
-        report = evaluate(Clip.load(temporary), held_out)
-        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-        command = shlex.join(["langfuse-jax", "train-clip", "--config", args.config, "--out", args.out, *rest])
-        (temporary / "README.md").write_text(_card(command, config, cameras, held_out, report))
-        for file in sorted(temporary.iterdir()):
-            os.replace(file, out / file.name)
+    with locked(out):
+        params = train(config, tokenizer, architecture, cameras)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
+            temporary = Path(name)
+            save(temporary, params, architecture, tokenizer)
+            report = evaluate(Clip.load(temporary), held_out)
+            (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+            command = shlex.join(["langfuse-jax", "train-clip", "--config", args.config, "--out", args.out, *rest])
+            (temporary / "README.md").write_text(_card(command, config, cameras, held_out, report))
+            for file in sorted(temporary.iterdir()):
+                os.replace(file, out / file.name)
     print(format_report(report))
     print(f"{out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
     sys.stdout.flush()
@@ -194,7 +196,7 @@ def train_clip_command(args, rest) -> int:
 
 
 def _card(command, config, cameras, held_out, report):
-    names = [Path(folder).name for folder in config.train_folders]
+    names = [Path(folder).name for folder in texts(config.train_folders)]
     data = ", ".join(f"{name} ({len(scenes)} pairs)" for name, scenes in zip(names, cameras, strict=True))
     return f"""# Compact CLIP
 

@@ -1,5 +1,6 @@
 """Configs: Python files with `get_config()`, and overrides given as flags."""
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,12 +32,24 @@ _LEAST = {
         "gradient_clip",
     ),
 }
+# A key that only the configs of a command have, and a config to start from.
+_COMMANDS = {
+    "train": ("patches", "configs/default.py"),
+    "distill": ("teacher", "configs/student.py"),
+    "train-clip": ("train_folders", "configs/compact_clip.py"),
+}
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load_config(path: str, overrides: Sequence[str] = (), *, command: str | None = None) -> ConfigDict:
     """The locked ConfigDict of `path`, with overrides such as `--config.batch_size=4` applied.
 
-    Raises UserError for a missing file, an unknown key, a value of the wrong type and any other flag.
+    Args:
+        path: of the Python file.
+        overrides: flags. For a tuple, text that is no Python literal counts as one string.
+        command: "train", "distill" or "train-clip": what the config must be for.
+
+    Raises UserError for a missing file, a config of another command, an unknown key, a value of the wrong type and any
+    other flag.
     """
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file; give a config such as configs/default.py")
@@ -45,7 +58,12 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     # The flag library reads overrides from the process's own command line unless it is handed one.
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        left = values(arguments)
+        values(arguments[:2])
+        if command is not None:
+            _check_command(path, values.config, command)
+        left = values([arguments[0], *(_quoted(override, values) for override in overrides)])
+    except UserError:
+        raise
     except (KeyError, AttributeError) as error:
         key = (re.findall(r"\w+", str(error.args[0] if error.args else error)) or [""])[0]
         culprit = next((o for o in overrides if key in o.split("=")[0].split(".")), None)
@@ -61,6 +79,38 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return values.config
 
 
+def _check_command(path, config, command):
+    if not isinstance(config, ConfigDict) or _COMMANDS[command][0] in config:
+        return
+    others = [f"is for `langfuse-jax {other}`" for other, (key, _) in _COMMANDS.items() if key in config]
+    problem = others[0] if others else f"lacks the key {_COMMANDS[command][0]!r}"
+    raise UserError(
+        f"--config {path}: {problem}; give `langfuse-jax {command}` a config such as {_COMMANDS[command][1]}"
+    )
+
+
+def _quoted(override, values):
+    """An override of a tuple by plain text, which the flag's parser refuses, as a Python literal."""
+    flag, equals, text = override.partition("=")
+    name = flag.lstrip("-")
+    if not equals or name not in values or values[name].parser.flag_type() != "tuple" or text[:1] in tuple("([{\"'"):
+        return override
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return f"{flag}={(text,)!r}"
+    return override
+
+
+def texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    """The strings of a config's value, where a plain string counts as one.
+
+    >>> texts("a bright image"), texts(("one", "two"))
+    (('a bright image',), ('one', 'two'))
+    """
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
 def check_values(config: ConfigDict) -> None:
     """Raises UserError for a number of a training's config that is too small, and for lists of the wrong kind."""
     check_least(config, _LEAST)
@@ -68,7 +118,9 @@ def check_values(config: ConfigDict) -> None:
         raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
     for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
         value = _value(config, name)
-        if not all(isinstance(text, str) for text in value):
+        if isinstance(value, str):
+            continue
+        if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
             raise UserError(f"config.{name}: {value!r} are no strings; write ('one',) or ('one', 'two')")
     fraction = config.patches.fraction
     if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
@@ -84,9 +136,12 @@ def check_least(config: ConfigDict, least: Mapping[int, Sequence[str]]) -> None:
 
 
 def _value(config, name):
+    value = config
     for part in name.split("."):
-        config = config[part]
-    return config
+        if part not in value:
+            raise UserError(f"config.{name}: is missing from the config; start it from one in configs/")
+        value = value[part]
+    return value
 
 
 def _one_line(error):

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
-from langfuse_jax.atomic import atomic_write, make_folder
+from langfuse_jax.atomic import atomic_write, full_disk_told, make_folder
 from langfuse_jax.data.faded import FadedScenes
 from langfuse_jax.data.pipeline import TrainingData
-from langfuse_jax.data.scenes import Scenes, list_scenes
+from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
 from langfuse_jax.data.taught import TaughtScenes, fingerprint
 from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.fuser import Fuser
@@ -28,12 +28,13 @@ from langfuse_jax.losses.imitation import imitation_loss, similarity
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.sheet import grid
 from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import check_least, load_config
+from langfuse_jax.training.configs import check_least, load_config, texts
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.preemption import PreemptionWatch
 from langfuse_jax.training.step import TrainState, moving_average
 from langfuse_jax.training.validation import write_line
 from langfuse_jax.weights import refuse_student, save_fusion
+from langfuse_jax.workdir_lock import locked
 
 _LEAST = {
     1: ("batch_size", "steps", "checkpoint_every", "log_every"),
@@ -46,9 +47,10 @@ _SHEET_ROWS = 7
 def distill_command(args, overrides) -> None:
     """Runs the sub-command. Raises UserError for configs, data and teachers that will not do; Preempted on SIGTERM."""
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
-    config = load_config(args.config, overrides)
+    config = load_config(args.config, overrides, command="distill")
     command = shlex.join(["langfuse-jax", "distill", "--config", args.config, "--workdir", args.workdir, *overrides])
-    mean = distill(config, args.workdir, command=command)
+    with full_disk_told(args.workdir):
+        mean = distill(config, args.workdir, command=command)
     print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")
 
 
@@ -72,10 +74,10 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     teacher = Fuser.load(config.teacher or None)
     refuse_student(teacher.params, f"config.teacher: {config.teacher}")
     root = Path(config.data.root)
-    folders = [root / name for name in config.data.train]
+    folders = [root / name for name in texts(config.data.train)]
     training = [scene for folder in folders for scene in list_scenes(folder)]
+    check_crop(training, config.crop)
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
-    make_folder(workdir)
     plain = Scenes(training, cache_mb=config.data.cache_mb)
     scenes = FadedScenes(plain, copies=config.faded_copies, most=config.fading, seed=config.seed)
     taught = TaughtScenes(scenes, teacher, workdir / "taught")
@@ -90,49 +92,52 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = init_student(init_key, net, optimizer, average=config.ema > 0)
-    manager = checkpoints.open_checkpoints(workdir)
-    state, key = checkpoints.restore(manager, state, iterator, key=key, config=config)
-    with atomic_write(workdir / "config.json") as file:
-        file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
-    for lesson in (taught, unseen):
-        lesson.teach()
-    step_function = jax.jit(make_distill_step(net, optimizer, decay=config.ema), donate_argnums=0)
+    checkpoints.check_space(workdir, state)
+    make_folder(workdir)
+    with locked(workdir):
+        manager = checkpoints.open_checkpoints(workdir)
+        state, key = checkpoints.restore(manager, state, iterator, key=key, config=config)
+        with atomic_write(workdir / "config.json") as file:
+            file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
+        for lesson in (taught, unseen):
+            lesson.teach()
+        step_function = jax.jit(make_distill_step(net, optimizer, decay=config.ema), donate_argnums=0)
 
-    start = int(state.step)
-    with (
-        checkpoints.closing(manager, iterator),
-        PreemptionWatch() as preemption,
-        TrainingLog(workdir, start, config.steps) as log,
-    ):
-        save = partial(checkpoints.save, manager, iterator=iterator, key=key, config=config, validation_loss=None)
-        for step in range(start, config.steps):
-            if preemption.reached(step):
-                save(state, wait=True)
-                raise Preempted(f"{workdir}: stopped by SIGTERM before step {step}, which is saved; run it again")
-            if step > start and step % config.checkpoint_every == 0:
+        start = int(state.step)
+        with (
+            checkpoints.closing(manager, iterator),
+            PreemptionWatch() as preemption,
+            TrainingLog(workdir, start, config.steps) as log,
+        ):
+            save = partial(checkpoints.save, manager, iterator=iterator, key=key, config=config, validation_loss=None)
+            for step in range(start, config.steps):
+                if preemption.reached(step):
+                    save(state, wait=True)
+                    raise Preempted(f"{workdir}: stopped by SIGTERM before step {step}, which is saved; run it again")
+                if step > start and step % config.checkpoint_every == 0:
+                    save(state)
+                if config.scores_every and step > start and step % config.scores_every == 0:
+                    write_line(workdir / "scores.jsonl", step, {"ssim": score(state.final, unseen)[0]})
+                state, metrics = step_function(state, next(iterator), key)
+                keep = step % config.log_every == 0 or step == config.steps - 1
+                log.write(step, metrics, rate(step), keep=keep)
+            if start < config.steps:
                 save(state)
-            if config.scores_every and step > start and step % config.scores_every == 0:
-                write_line(workdir / "scores.jsonl", step, {"ssim": score(state.final, unseen)[0]})
-            state, metrics = step_function(state, next(iterator), key)
-            keep = step % config.log_every == 0 or step == config.steps - 1
-            log.write(step, metrics, rate(step), keep=keep)
-        if start < config.steps:
-            save(state)
-        mean, rows = score(state.final, unseen)
-    write_line(workdir / "scores.jsonl", config.steps, {"ssim": mean})
-    write_png(workdir / "sheet.png", grid(rows, ("infrared", "visible", "teacher", "student")))
-    metadata = {
-        "command": command,
-        "config": json.loads(config.to_json_best_effort()),
-        "data": {"folders": list(map(str, folders)), "pairs": len(training)},
-        "date": datetime.now(UTC).date().isoformat(),
-        "langfuse_jax": __version__,
-        "teacher": {"path": config.teacher, "fingerprint": fingerprint(teacher.params)},
-        "ssim_to_teacher": round(mean, 4),
-        "steps": config.steps,
-    }
-    save_fusion(workdir, jax.device_get(state.final), dtype=np.float32, metadata=metadata)
-    return mean
+            mean, rows = score(state.final, unseen)
+        write_line(workdir / "scores.jsonl", config.steps, {"ssim": mean})
+        write_png(workdir / "sheet.png", grid(rows, ("infrared", "visible", "teacher", "student")))
+        metadata = {
+            "command": command,
+            "config": json.loads(config.to_json_best_effort()),
+            "data": {"folders": list(map(str, folders)), "pairs": len(training)},
+            "date": datetime.now(UTC).date().isoformat(),
+            "langfuse_jax": __version__,
+            "teacher": {"path": config.teacher, "fingerprint": fingerprint(teacher.params)},
+            "ssim_to_teacher": round(mean, 4),
+            "steps": config.steps,
+        }
+        save_fusion(workdir, jax.device_get(state.final), dtype=np.float32, metadata=metadata)
+        return mean
 
 
 def init_student(

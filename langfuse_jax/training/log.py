@@ -56,7 +56,9 @@ class TrainingLog:
         self._events.add_event(
             Event(step=start, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
         )
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr)
+        if start:
+            print(f"langfuse-jax: {workdir}: resuming from step {start}", file=sys.stderr)
+        self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr, desc="compiling")
 
     def __enter__(self):
         return self
@@ -95,6 +97,7 @@ class TrainingLog:
         values = {name: float(value) for name, value in local(metrics).items()}
         if self._quiet:
             return
+        self._bar.set_description(refresh=False)  # the first step is done: all is compiled
         self._bar.update()
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
         if keep:

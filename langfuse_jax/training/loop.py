@@ -1,8 +1,8 @@
 """The training loop: `langfuse-jax train`."""
 
-import errno
 import json
 import shlex
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
-from langfuse_jax.atomic import atomic_write, make_folder
+from langfuse_jax.atomic import atomic_write, full_disk_told, make_folder
 from langfuse_jax.canvas import how_seen
 from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.data.pipeline import TrainingData
-from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
-from langfuse_jax.distributed import end_alone, join_cluster, wait_for_others
+from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes, read_scene
+from langfuse_jax.distributed import end_together, join_cluster, wait_for_others
 from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
@@ -31,7 +31,7 @@ from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spa
 from langfuse_jax.sheet import grid
 from langfuse_jax.text import TextEmbeddings, embed
 from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import check_values, load_config
+from langfuse_jax.training.configs import check_values, load_config, texts
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh, local, replicate, share
@@ -42,35 +42,17 @@ from langfuse_jax.training.step import Frozen, Recipe, TrainState, init_state, m
 from langfuse_jax.training.trace import Trace
 from langfuse_jax.training.validation import make_scores, make_validation, write_line
 from langfuse_jax.weights import refuse_student, save_fusion
+from langfuse_jax.workdir_lock import locked
 
 
 def train_command(args, overrides):
     """`langfuse-jax train`: parse the config, train, and say where the model is."""
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
-    config = load_config(args.config, overrides)
+    config = load_config(args.config, overrides, command="train")
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
-    try:
-        try:
-            train(config, args.workdir, command=command, override=args.override, profile=args.profile)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"{args.workdir}: cannot be written ({error.strerror}); its last checkpoint stays usable: free space "
-                "there and run the same command again"
-            ) from error
-    except (jax.errors.JaxRuntimeError, UserError) as error:
-        if jax.process_count() == 1:
-            raise
-        # The others may be gone, or wait for this one: a normal end would wait for them.
-        reason = " ".join(str(error).split())[:200]
-        if not isinstance(error, UserError):
-            reason = (
-                f"{args.workdir}: this process lost the others ({reason}); start all of them again, they go on from "
-                "the last checkpoint"
-            )
-        end_alone(reason)
+    with end_together(args.workdir), full_disk_told(args.workdir):
+        train(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if jax.process_index():
         return
     print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
@@ -117,16 +99,17 @@ def train(
         raise UserError(f"config.fading: {config.fading} is no share; use 0 for none, or a number below 1 such as 0.7")
     check_division(config.batch_size, config.accumulate)
     recipe = make_recipe(config)
+    folders = [str(Path(config.data.root) / name) for name in texts(config.data.train)]
+    scenes = [scene for folder in folders for scene in list_scenes(folder)]
+    check_crop(scenes, config.crop)
     clip = Clip.load(config.clip or None)
     vision = clip.vision.clone(dtype=dtype)
-    texts = _texts(config, clip)
+    sentences = _sentences(config, clip)
     frozen = Frozen(
         clip=in_compute_dtype(clip.params["vision"], dtype),
-        texts={f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ("goal", "visible", "infrared")},
+        texts={f"text_{role}": jnp.asarray(getattr(sentences, role)) for role in ("goal", "visible", "infrared")},
         vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
     )
-    folders = [str(Path(config.data.root) / name) for name in config.data.train]
-    scenes = [scene for folder in folders for scene in list_scenes(folder)]
     pairs = len(scenes)
     data = TrainingData(
         Scenes(
@@ -152,7 +135,6 @@ def train(
         optax.adam(rate, b1=0.9, b2=0.999),
     )
     net = FusionNet()
-    draw_sheet = _sheet_drawer(config)
 
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     state = init_state(init_key, net, optimizer, config.crop)
@@ -164,10 +146,13 @@ def train(
         state = state.replace(params=params)
     if config.ema:
         state = state.replace(average=state.params)
+    checkpoints.check_space(workdir, state)
     iterator = iter(data)
-    validate = make_validation(config, net, vision, recipe)
-    score = make_scores(config, net)
     mesh, mode = data_mesh(), config.parallel.mode
+    first = jax.process_index() == 0
+    validate = make_validation(config, net, vision, recipe, mesh)
+    score = make_scores(config, net)
+    draw_sheet = _sheet_drawer(config) if first else lambda *_: False
     rates = _rates(config, state.params)
     make_step = partial(
         make_train_step,
@@ -185,87 +170,94 @@ def train(
     flops = peak and step_flops(net, vision, recipe, state.params, frozen, config.crop, config.batch_size, rates)
     state, everywhere = replicate(state, mesh), replicate(frozen, mesh)
     make_folder(workdir)
-    wait_for_others("checkpoints")
-    manager = checkpoints.open_checkpoints(workdir)
-    state, step_key = checkpoints.restore(manager, state, iterator, key=step_key, config=config, override=override)
-    step_key = replicate(step_key, mesh)
-    first = jax.process_index() == 0
-    if first:
-        with atomic_write(workdir / "config.json") as file:
-            file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
+    with locked(workdir) if first else nullcontext():
+        wait_for_others("checkpoints")
+        manager = checkpoints.open_checkpoints(workdir)
+        state, step_key = checkpoints.restore(manager, state, iterator, key=step_key, config=config, override=override)
+        start = int(state.step)
+        # Whose rule of seeing the parameters of this start have learned, see `how_seen`.
+        before = checkpoints.saved_config(workdir, start)["crop"] if start else config.crop
+        step_key = replicate(step_key, mesh)
+        if first:
+            with atomic_write(workdir / "config.json") as file:
+                file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
 
-    def save(state, *, preempted=False):
-        loss = None
-        if validate and not preempted:
-            values = validate(local(state.final), frozen)
-            loss = values["loss"]
-            if first:
-                write_line(workdir / "validation.jsonl", int(state.step), values)
-            log.scalars("validation", int(state.step), values)
-        checkpoints.save(manager, state, iterator, key=step_key, config=config, validation_loss=loss, wait=preempted)
+        def save(state, *, preempted=False):
+            loss = None
+            if validate and not preempted:
+                values = validate(state.final, everywhere)
+                loss = values["loss"]
+                if first:
+                    write_line(workdir / "validation.jsonl", int(state.step), values)
+                log.scalars("validation", int(state.step), values)
+            checkpoints.save(
+                manager, state, iterator, key=step_key, config=config, validation_loss=loss, wait=preempted
+            )
 
-    def look(state, step):
-        """Sheet and scores of the validation images, by process 0 alone."""
-        params = local(state.final)
-        if step % config.sheet.every == 0 or step == total_steps:
-            sheet = workdir / "sheets" / f"step_{step:06d}.png"
-            if draw_sheet(params, sheet):
-                log.image("sheet", step, sheet)
-        if score and (step % config.scores.every == 0 or step == total_steps):
-            values = score(params)
-            write_line(workdir / "scores.jsonl", step, values)
-            log.scalars("scores", step, values)
+        def look(state, step):
+            """Sheet and scores of the validation images, by process 0 alone."""
+            params = local(state.final)
+            seen = how_seen(before if step == start else config.crop)
+            if step % config.sheet.every == 0 or step == total_steps:
+                sheet = workdir / "sheets" / f"step_{step:06d}.png"
+                if draw_sheet(params, seen, sheet):
+                    log.image("sheet", step, sheet)
+            if score and (step % config.scores.every == 0 or step == total_steps):
+                values = score(params, seen)
+                write_line(workdir / "scores.jsonl", step, values)
+                log.scalars("scores", step, values)
 
-    start = int(state.step)
-    speed = Speed(config.batch_size, flops, peak)
-    waited = speed.waiting(iterator)
-    guard = Guard(
-        config.max_skipped,
-        config.max_dead,
-        names=data.names,
-        last_checkpoint=partial(checkpoints.latest, manager),
-    )
-    with (
-        checkpoints.closing(manager, iterator),
-        PreemptionWatch() as preemption,
-        TrainingLog(workdir if first else None, start, total_steps) as log,
-        Trace(workdir / "profile", start + 2, profile if first else 0) as trace,
-    ):
-        for step in range(start, total_steps):
-            if preemption.reached(step):
-                save(state, preempted=True)
-                raise Preempted(f"{workdir}: stopped by SIGTERM before step {step}, which is saved; run it again")
-            if step > start and step % config.checkpoint_every == 0:
+        speed = Speed(config.batch_size, flops, peak)
+        waited = speed.waiting(iterator)
+        guard = Guard(
+            config.max_skipped,
+            config.max_dead,
+            names=data.names,
+            last_checkpoint=partial(checkpoints.latest, manager),
+        )
+        with (
+            checkpoints.closing(manager, iterator),
+            PreemptionWatch() as preemption,
+            TrainingLog(workdir if first else None, start, total_steps) as log,
+            Trace(workdir / "profile", start + 2, profile if first else 0) as trace,
+            end_together(workdir),  # before the others close: that would wait for the other processes
+            full_disk_told(workdir),
+        ):
+            for step in range(start, total_steps):
+                if preemption.reached(step):
+                    save(state, preempted=True)
+                    raise Preempted(f"{workdir}: stopped by SIGTERM before step {step}, which is saved; run it again")
+                if step > start and step % config.checkpoint_every == 0:
+                    save(state)
+                if first:
+                    look(state, step)
+                if step == start or step % config.sheet.every == 0 or (score and step % config.scores.every == 0):
+                    wait_for_others(f"step {step}")
+                trace.before(step, state)
+                state, metrics = train_step(state, share(next(waited), mode, mesh), step_key, everywhere)
+                # The step just dispatched runs while the one before it is read and written.
+                keep = step % config.log_every == 0 or step == total_steps - 1
+                log.write(step, metrics, rate(step), keep=keep, speed=speed.read)
+                guard.watch(step, metrics)
+            guard.look()
+            if start < total_steps:
                 save(state)
             if first:
-                look(state, step)
-            if step == start or step % config.sheet.every == 0 or (score and step % config.scores.every == 0):
-                wait_for_others(f"step {step}")
-            trace.before(step, state)
-            state, metrics = train_step(state, share(next(waited), mode, mesh), step_key, everywhere)
-            # The step just dispatched runs while the one before it is read and written.
-            keep = step % config.log_every == 0 or step == total_steps - 1
-            log.write(step, metrics, rate(step), keep=keep, speed=speed.read)
-            guard.watch(step, metrics)
-        guard.look()
-        if start < total_steps:
-            save(state)
-        if first:
-            look(state, total_steps)
-        wait_for_others("last look")
-    if not first:
+                look(state, total_steps)
+            wait_for_others("last look")
+        if not first:
+            return state
+        metadata = {
+            "command": command,
+            "config": json.loads(config.to_json_best_effort()),
+            "data": {"folders": folders, "pairs": pairs},
+            "date": datetime.now(UTC).date().isoformat(),
+            "langfuse_jax": __version__,
+            "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
+            "steps": total_steps,
+        } | how_seen(config.crop if start < total_steps else before)
+        save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
         return state
-    metadata = {
-        "command": command,
-        "config": json.loads(config.to_json_best_effort()),
-        "data": {"folders": folders, "pairs": pairs},
-        "date": datetime.now(UTC).date().isoformat(),
-        "langfuse_jax": __version__,
-        "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
-        "steps": total_steps,
-    } | how_seen(config.crop)
-    save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
-    return state
 
 
 def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
@@ -279,12 +271,12 @@ def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
     return spare_rates(params) if holds_code else None
 
 
-def _texts(config, clip):
+def _sentences(config, clip):
     if config.text:
-        texts = TextEmbeddings.load(config.text)
-        texts.check(clip)
-        return texts
-    return embed(clip, **{role: list(config.prompts[role]) for role in ("visible", "infrared", "goal")})
+        sentences = TextEmbeddings.load(config.text)
+        sentences.check(clip)
+        return sentences
+    return embed(clip, **{role: list(texts(config.prompts[role])) for role in ("visible", "infrared", "goal")})
 
 
 def make_recipe(config: ConfigDict) -> Recipe:
@@ -309,18 +301,19 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 
 def _sheet_drawer(config):
-    """A function (params, path) that fuses the fixed validation pairs and writes them as one picture; False if none."""
+    """A function (params, seen, path) that fuses the fixed validation pairs and writes them as one picture, and returns
+    whether there are any. They are read anew each time; those that cannot be read are told at once.
+    """
     pairs = list_scenes(Path(config.data.root) / config.data.validation, "test") if config.data.validation else []
     if not pairs:
-        return lambda params, path: False
-    places = np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)
-    images = [read_scene(pairs[i]) for i in places]
+        return lambda *_: False
+    pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)]
     # One size for all, so that the network is compiled once.
-    h, w = (min(visible.shape[axis] for visible, _ in images) for axis in (0, 1))
-    visible, infrared = (np.stack([_centre(pair[i], h, w) for pair in images])[..., None] for i in (0, 1))
-    seen = how_seen(config.crop)
+    h, w = np.min([read_scene(pair)[0].shape for pair in pairs], axis=0)
 
-    def draw(params, path):
+    def draw(params, seen, path):
+        images = [[_centre(image, h, w) for image in read_scene(pair)] for pair in pairs]
+        visible, infrared = (np.stack(role)[..., None] for role in zip(*images, strict=True))
         fused = Fuser(params, seen)(visible, infrared)
         write_png(
             path, grid([(i[..., 0], v[..., 0], f[..., 0]) for i, v, f in zip(infrared, visible, fused, strict=True)])

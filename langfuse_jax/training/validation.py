@@ -1,25 +1,33 @@
-"""What the validation dataset says of a training: the objective on fixed crops, and metrics of whole fused images."""
+"""What the validation dataset says of a training: the objective on fixed crops, and metrics of whole fused images.
 
-from collections.abc import Callable
-from functools import partial
+Scenes are read when they are needed and dropped, so that memory does not grow with their number.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int, PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax.atomic import atomic_write
-from langfuse_jax.canvas import extend, fit_network, how_seen, place
+from langfuse_jax.canvas import extend, extended_size, place, plan, smallest
 from langfuse_jax.data.pipeline import random_crop
-from langfuse_jax.data.scenes import list_scenes, read_scene
+from langfuse_jax.data.prepared import Record
+from langfuse_jax.data.scenes import list_scenes, read_scene, scene_size
 from langfuse_jax.errors import UserError
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.pairs import Pair
 from langfuse_jax.training.log import json_line, lines_before
+from langfuse_jax.training.parallel import AXIS, local
 from langfuse_jax.training.step import Frozen, Recipe, fusion_loss
 
 
@@ -30,11 +38,11 @@ def write_line(path: Path, step: int, values: dict[str, float]) -> None:
         file.write("".join([*lines, json_line(step, values)]).encode())
 
 
-def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[str, float]] | None:
-    """A function of params that gives the mean `config.scores.metrics` of all fused validation pairs; None for none.
+def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree, Mapping[str, int]], dict[str, float]] | None:
+    """A function of (params, seen) that gives the mean `config.scores.metrics` of all fused validation pairs, or None.
 
-    Images keep their sizes: all are fused as `Fuser` does, but on one canvas, and rounded to 8 bits before they are
-    scored in the convention "cddfuse".
+    Images keep their sizes: all are fused as `Fuser` with the metadata `seen` does, but on one canvas, and rounded to 8
+    bits before they are scored in the convention "cddfuse". None where the config asks for none.
     """
     if not config.data.validation or not config.scores.every:
         return None
@@ -42,10 +50,11 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[s
         if name not in METRICS:
             raise UserError(f"config.scores.metrics: {name} is unknown; choose among {', '.join(METRICS)}")
     scenes = list_scenes(Path(config.data.root) / config.data.validation, "test")
-    pairs = [read_scene(scene) for scene in scenes]
-    metrics, seen = tuple(config.scores.metrics), how_seen(config.crop)
-    extended = [[extend(image, **seen) for image in pair] for pair in pairs]
-    canvas = fit_network(tuple(max(visible.shape[axis] for visible, _ in extended) for axis in (0, 1)))
+    metrics = tuple(config.scores.metrics)
+
+    @cache
+    def canvases(pad_multiple):
+        return plan([extended_size(scene_size(scene), pad_multiple) for scene in scenes], limit=1)
 
     @jax.jit
     def score(params, network_sees, network_size, sources, size):
@@ -53,48 +62,99 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree], dict[s
         images = [jnp.round(255 * jnp.clip(image[..., 0], 0, 1)) for image in (fused, *sources)]
         return evaluate(*images, sizes=size, metrics=metrics)
 
-    def scores(params):
-        values = []
-        for pair in zip(extended, pairs, strict=True):
-            images = [
-                x
-                for source in pair
-                for x in ([place([i], canvas) for i in source], np.array([source[0].shape], np.int32))
-            ]
-            values.append(jax.device_get(score(params, *images)))
-        return {name: float(np.mean([value[name] for value in values])) for name in metrics}
+    def of_scene(params, scene, seen):
+        pair = read_scene(scene)
+        extended = [extend(image, **seen) for image in pair]
+        # A header may not tell all of how an image is turned.
+        canvas = smallest(canvases(seen["pad_multiple"]), extended[0].shape)
+        images = [
+            x
+            for source in (extended, pair)
+            for x in ([place([i], canvas) for i in source], np.array([source[0].shape], np.int32))
+        ]
+        return jax.device_get(score(params, *images))
+
+    def scores(params, seen):
+        params, total = jax.device_put(params), Counter[str]()
+        for scene in scenes:
+            total.update({name: float(np.mean(value)) for name, value in of_scene(params, scene, seen).items()})
+        return {name: total[name] / len(scenes) for name in metrics}
 
     return scores
 
 
 def make_validation(
-    config: ConfigDict, net: FusionNet, vision: VisionTower, recipe: Recipe
+    config: ConfigDict, net: FusionNet, vision: VisionTower, recipe: Recipe, mesh: Mesh
 ) -> Callable[[PyTree, Frozen], dict[str, float]] | None:
-    """A function of (params, frozen) that gives the mean loss and terms; None where the config asks for none.
+    """A function of (params, frozen), on every device of the mesh, that gives the mean loss and terms, or None.
 
-    `config.validation_pairs` scenes, spread over the validation dataset and filled up to whole batches, give one crop
-    each; crops, views and patch windows are drawn from a fixed key, so numbers compare between steps and trainings of
-    one crop size. The network sees no noise.
+    `config.validation_pairs` scenes, spread over the validation dataset (all where it has no more), give one crop each.
+    A crop and its view depend on the scene alone, and patch windows are the same for all, so that numbers compare
+    between steps, trainings of one crop size, and any number of devices and processes. The network sees no noise.
+    Devices take no more crops at a time than of a part of a step's batch, and processes read those of their own
+    devices. None where the config asks for none. Raises UserError for scenes that cannot be read, now, not in an hour.
     """
     if not config.data.validation or not config.validation_pairs:
         return None
     scenes = list_scenes(Path(config.data.root) / config.data.validation, "test")
-    count = -(-config.validation_pairs // config.batch_size) * config.batch_size
-    places = np.linspace(0, len(scenes) - 1, count).round().astype(int)
-    rng = np.random.default_rng(0)
-    crops = [random_crop(*read_scene(scenes[i]), config.crop, rng, zoom=config.zoom) for i in places]
-    batches = [
-        {role: np.stack([crop[role] for crop in crops[start : start + config.batch_size]]) for role in crops[0]}
-        for start in range(0, count, config.batch_size)
-    ]
-    loss = jax.jit(partial(fusion_loss, net=net, vision=vision, recipe=recipe._replace(noise=0.0)))
+    count = min(config.validation_pairs, len(scenes))
+    chosen = np.linspace(0, len(scenes) - 1, count).round().astype(int)
+    parts = _parts(chosen, config.batch_size // config.accumulate, mesh.size)
+    for number in parts[parts >= 0]:
+        read_scene(scenes[number])
+    add = _make_sums(net, vision, recipe._replace(noise=0.0), mesh)
+    divide = partial(jax.make_array_from_process_local_data, NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def validate(params, frozen):
-        values = []
-        for number, batch in enumerate(batches):
-            total, terms = loss(params, batch, np.arange(config.batch_size), jax.random.key(number), frozen)
-            values.append({"loss": total, **terms})
-        values = jax.device_get(values)
-        return {name: float(np.mean([value[name] for value in values])) for name in values[0]}
+        total: Counter[str] = Counter()
+        for numbers in parts:
+            crops = _crops(scenes, numbers, config)
+            sums = add(params, jax.tree.map(divide, crops), divide(numbers), frozen)
+            total.update(jax.tree.map(float, local(sums)))
+        return {name: value / count for name, value in total.items()}
 
     return validate
+
+
+def _parts(numbers: Int[np.ndarray, " n"], most: int, devices: int) -> Int[np.ndarray, "parts b"]:
+    """Numbers in as few equal parts of at most `most` as will do, filled up with -1 to divide over the devices; of each
+    part this process's share.
+    """
+    turns = -(-len(numbers) // most)
+    size = -(-len(numbers) // (turns * devices)) * devices
+    filled = np.pad(numbers, (0, turns * size - len(numbers)), constant_values=-1)
+    return filled.reshape(turns, jax.process_count(), -1)[:, jax.process_index()]
+
+
+def _crops(
+    scenes: Sequence[Pair | Record], numbers: Int[np.ndarray, " b"], config: ConfigDict
+) -> dict[str, Float[np.ndarray, "b s s 1"]]:
+    """A crop of each scene, drawn by its number alone; black for -1."""
+    batch = {
+        role: np.zeros((len(numbers), config.crop, config.crop, 1), np.float32) for role in ("visible", "infrared")
+    }
+    for row in np.flatnonzero(numbers >= 0):
+        rng = np.random.default_rng([0, numbers[row]])
+        crop = random_crop(*read_scene(scenes[numbers[row]]), config.crop, rng, zoom=config.zoom)
+        for role, image in crop.items():
+            batch[role][row] = image
+    return batch
+
+
+def _make_sums(net, vision, recipe, mesh):
+    """A function (params, crops, numbers, frozen) -> sums of loss and terms over the crops whose number is not -1."""
+
+    def sums(params, crops, numbers, frozen):
+        def one(crop, number):
+            batch = {role: image[None] for role, image in crop.items()}
+            total, terms = fusion_loss(
+                params, batch, number[None], jax.random.key(0), frozen, net=net, vision=vision, recipe=recipe
+            )
+            return {"loss": total, **terms}
+
+        values = jax.vmap(one)(crops, numbers)
+        return jax.lax.psum({name: jnp.where(numbers >= 0, value, 0).sum() for name, value in values.items()}, AXIS)
+
+    everywhere, blocks = PartitionSpec(), PartitionSpec(AXIS)
+    arguments = (everywhere, blocks, blocks, everywhere)
+    return jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=arguments, out_specs=everywhere, check_vma=False))
