@@ -54,8 +54,9 @@ def get_config():
     c.fading = 0.0
     c.noise = 0.03  # the network sees it, the losses do not
 
-    # "guide" is not published: the distance to a classical fusion (losses.guide_loss), for a training's start; 0: none.
-    c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0, "guide": 0.0})
+    # Two are not published, and 0 is none of them: "guide", the distance to a classical fusion (losses.guide_loss), and
+    # "grid", what repeats from block to block of the fused image and is in neither source (losses.grid_loss).
+    c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0, "guide": 0.0, "grid": 0.0})
     c.epochs = 100
     c.steps = 0  # instead of epochs, when not 0
     c.learning_rate = 5e-4

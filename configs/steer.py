@@ -22,6 +22,7 @@ def get_config():
     c.fading = 0.5
     c.loss.similarity = 0.0
     c.loss.guide = 3.0
+    c.loss.grid = 200.0  # words like a weave: without it one of several gray levels is drawn over flat areas
     c.ema = 0.0
     c.steps = 150
     c.learning_rate = 3e-4

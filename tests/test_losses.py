@@ -8,6 +8,7 @@ import pytest
 from langfuse_jax.losses import (
     entropy,
     feature_bank,
+    grid_loss,
     informative,
     language_driven_loss,
     perceptual_loss,
@@ -139,3 +140,39 @@ def test_feature_bank_asks_for_the_stronger_edge_and_the_mean_level():
     level = jnp.full((1, 64, 64, 1), 0.5)
     grey = [perceptual_loss(feature_bank, jnp.full_like(level, v), level - 0.2, level + 0.2) for v in (0.3, 0.5, 0.7)]
     assert grey[1] < grey[0] and grey[1] < grey[2]
+
+
+def _folded(image):
+    """The mean 8 x 8 block less its mean, block by block."""
+    h, w = (side // 8 * 8 for side in image.shape)
+    blocks = [image[y : y + 8, x : x + 8] for y in range(0, h, 8) for x in range(0, w, 8)]
+    mean = np.mean(blocks, axis=0).ravel()
+    return mean - mean.mean()
+
+
+def test_grid_loss_is_what_least_squares_leaves():
+    rng = np.random.default_rng(0)
+    visible, infrared = rng.uniform(size=(2, 2, 27, 43))
+    fused = 0.7 * visible + 0.4 * infrared + 0.1 * rng.uniform(size=visible.shape)
+    expected = []
+    for f, v, i in zip(fused, visible, infrared, strict=True):
+        sources = np.stack([_folded(v), _folded(i)], 1)
+        rest = _folded(f) - sources @ np.linalg.lstsq(sources, _folded(f), rcond=None)[0]
+        expected.append(np.sqrt(np.square(rest).mean()))
+    images = [jnp.asarray(x[..., None], jnp.float32) for x in (fused, visible, infrared)]
+    np.testing.assert_allclose(jax.jit(grid_loss)(*images), np.mean(expected), rtol=1e-4, atol=1.1e-5)
+
+
+def test_grid_loss_sees_grids_and_no_scenes():
+    rows, columns = jnp.arange(64.0)[:, None], jnp.arange(96.0)
+    # Whole waves in the image, whatever their height at a place of a block.
+    scene = (jnp.sin(6 * np.pi * rows / 64) * jnp.cos(10 * np.pi * columns / 96) / 2 + 0.5)[None, ..., None]
+    flat = jnp.full_like(scene, 0.5)
+    grid = jnp.where((columns % 8 == 0) | (rows % 8 == 0), 0.02, 0.0)[None, ..., None]
+    one = 0.02 * np.sqrt(15 / 64 * 49 / 64)  # its standard deviation over a block
+    np.testing.assert_allclose(grid_loss(flat + grid, scene, flat), one, rtol=0.01)
+    np.testing.assert_allclose(grid_loss(0.6 * scene + 0.2 + grid, scene, flat), one, rtol=0.01)
+    # A grid that a source has may stay, stronger or weaker, and what it lacks has a finite gradient.
+    assert grid_loss(0.5 * (scene + grid), scene + grid, flat) < 1e-5
+    gradient = jax.grad(grid_loss)(flat, flat, flat)
+    assert jnp.isfinite(gradient).all() and not gradient.any()

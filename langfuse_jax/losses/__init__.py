@@ -1,5 +1,6 @@
 """Losses: pure functions on embeddings, images and features."""
 
+from langfuse_jax.losses.grid import grid_loss
 from langfuse_jax.losses.guide import guide_loss
 from langfuse_jax.losses.language import language_driven_loss, similarity_loss
 from langfuse_jax.losses.patches import entropy, informative
@@ -9,6 +10,7 @@ from langfuse_jax.losses.total import total_loss
 __all__ = [
     "entropy",
     "feature_bank",
+    "grid_loss",
     "guide_loss",
     "informative",
     "language_driven_loss",

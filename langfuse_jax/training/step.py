@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from langfuse_jax.data.faded import fade
 from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
-from langfuse_jax.losses import feature_bank, guide_loss, informative, perceptual_loss, total_loss
+from langfuse_jax.losses import feature_bank, grid_loss, guide_loss, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
@@ -205,6 +205,9 @@ def objective(
     if weight := recipe.weights.get("guide", 0.0):
         terms["guide"] = guide_loss(fused, visible, infrared)
         total += weight * terms["guide"]
+    if weight := recipe.weights.get("grid", 0.0):
+        terms["grid"] = grid_loss(fused, visible, infrared)
+        total += weight * terms["grid"]
     return total, {**terms, "selected": valid.mean(), "fused_std": fused.std(axis=(1, 2, 3)).mean()}
 
 
