@@ -66,9 +66,9 @@ def train(
     The step runs on all devices of all JAX processes, which must share `workdir`; process 0 writes into it. Writes into
     `workdir`: checkpoints/ (Orbax), metrics.jsonl (a line of loss terms and speed every `log_every` steps), the same in
     tensorboard/, scores.jsonl (metrics of the fused validation images every `scores.every` steps), sheets/
-    (infrared | visible | fused of fixed validation pairs every `sheet.every` steps), validation.jsonl (a line with each
-    checkpoint), config.json, and at the end the model for inference (fusion.safetensors, fusion.json) that
-    `Fuser.load(workdir)` takes.
+    (infrared | visible | fused of fixed validation pairs every `sheet.every` steps), validation.jsonl (a line before
+    the first step and with each checkpoint), config.json, and at the end the model for inference (fusion.safetensors,
+    fusion.json) that `Fuser.load(workdir)` takes.
 
     Args:
         config: as in configs/default.py.
@@ -182,14 +182,18 @@ def train(
             with atomic_write(workdir / "config.json") as file:
                 file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
 
+        def judge(state):
+            """The validation loss, which is written down too; None where there is none."""
+            if not validate:
+                return None
+            values = validate(state.final, everywhere)
+            if first:
+                write_line(workdir / "validation.jsonl", int(state.step), values)
+            log.scalars("validation", int(state.step), values)
+            return values["loss"]
+
         def save(state, *, preempted=False):
-            loss = None
-            if validate and not preempted:
-                values = validate(state.final, everywhere)
-                loss = values["loss"]
-                if first:
-                    write_line(workdir / "validation.jsonl", int(state.step), values)
-                log.scalars("validation", int(state.step), values)
+            loss = None if preempted else judge(state)
             checkpoints.save(
                 manager, state, iterator, key=step_key, config=config, validation_loss=loss, wait=preempted
             )
@@ -223,6 +227,8 @@ def train(
             end_together(workdir),  # before the others close: that would wait for the other processes
             full_disk_told(workdir),
         ):
+            if start == 0:
+                judge(state)  # what later losses are compared with
             for step in range(start, total_steps):
                 if preemption.reached(step):
                     save(state, preempted=True)
