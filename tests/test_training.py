@@ -17,10 +17,12 @@ from flax.traverse_util import flatten_dict
 from PIL import Image
 from safetensors.numpy import save_file
 
+import langfuse_jax
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
 from langfuse_jax.canvas import how_seen
 from langfuse_jax.cli import main
 from langfuse_jax.example import night_scene
+from langfuse_jax.losses import grid_loss
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import lossless_init
@@ -34,6 +36,7 @@ from langfuse_jax.training.validation import make_scores, write_line
 from langfuse_jax.weights import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
+ASSETS = Path(langfuse_jax.__file__).with_name("assets")
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +113,42 @@ def test_resuming_repeats_the_training_exactly(trained):
     shutil.rmtree(resumed / "checkpoints" / "6")
     again = train(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
-    assert quick_training.metrics(resumed) == quick_training.metrics(workdir)
+    lines = quick_training.metrics(workdir)
+    assert quick_training.metrics(resumed) == lines
+    # Two dead networks would be alike too.
+    assert min(line["gradient_norm"] for line in lines) > 1 and min(line["fused_std"] for line in lines) > 0.01
     # Without the exported model the latest checkpoint serves.
     jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
     restarted = train(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
+    """The published recipe, scaled down: 300 steps, each with a gradient, and a lower validation loss."""
+    values = {"crop": 64, "batch_size": 2, "patches.count": 4, "steps": 300, "seed": seed, "log_every": 1}
+    values |= {"checkpoint_every": 300, "sheet.every": 300, "scores.every": 0, "validation_pairs": 3}
+    train(load_config(str(SMOKE.with_name("default.py")), _overrides(root, **values)), tmp_path / "w")
+    lines = quick_training.metrics(tmp_path / "w")
+    assert len(lines) == 300
+    assert min(line["gradient_norm"] for line in lines) > 0.1 and min(line["fused_std"] for line in lines) > 0.01
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "w" / "validation.jsonl").read_text().splitlines()]
+    assert len(losses) == 2 and losses[1] < 0.6 * losses[0]
+
+
+@pytest.mark.slow
+def test_a_short_run_from_weights_that_fuse_keeps_the_picture(root, tmp_path):
+    """Steps towards "bright" draw no grid, take no contrast away, and brighten: what notebooks/03 shows."""
+    values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint_every": 40}
+    values |= {"init_from": ASSETS / "fusion", "prompts.goal": "('a clear and bright image',)"}
+    train(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")
+    visible, infrared = (np.asarray(Image.fromarray(x).convert("L")) / 255 for x in night_scene(240, 320, seed=100))
+    sources = [jnp.asarray(x[None, ..., None], jnp.float32) for x in (visible, infrared)]
+    before, after = (fuser(visible, infrared) for fuser in (Fuser.load(), Fuser.load(tmp_path / "w")))
+    grids = [float(grid_loss(jnp.asarray(fused[None, ..., None]), *sources)) for fused in (before, after)]
+    assert grids[1] < grids[0] + 0.5 / 255
+    assert after.mean() > 1.1 * before.mean() and after.std() > 0.7 * before.std()
 
 
 def test_the_average_moves_as_said():
