@@ -15,17 +15,28 @@ from jaxtyping import install_import_hook
 # Every shape annotation of the package is checked while the tests run.
 install_import_hook("langfuse_jax", "beartype.beartype")
 
-# Tests that build the same step again, as a resumed training does, need not compile it again. Nor do pytest-xdist's
-# workers and the processes that tests start, which inherit the folder; the user's own cache stays as it is.
+# A program, however small, is compiled once in the whole session: pytest-xdist's workers and the processes that tests
+# start inherit the folder and what is kept in it. The user's own cache stays as it is.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _programs = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
 # What needs more than README's test command installs.
 HEAVY = ("shared", "torch", "slow", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config):
+    """Compile in half the time programs that are run once or twice; the marked tests' are optimised as users' are."""
+    if not config.getoption("-m"):
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
+        jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     tokenizer = make_tokenizer(WORDS)
     config = tiny_config(vocabulary=len(tokenizer), end_of_text=tokenizer.eos_token_id)
-    params = init_params(*towers(config), jax.random.key(3))
+    params = jax.jit(lambda key: init_params(*towers(config), key))(jax.random.key(3))
     save_file(
         tensors_from_params(jax.tree.map(lambda x: np.asarray(x, np.float16), params)), folder / "model.safetensors"
     )

@@ -225,7 +225,7 @@ def test_three_images_turn_alike():
 
 def test_saved_students_come_back(tmp_path):
     image = jnp.zeros((1, 32, 32, 1))
-    params = StudentNet().init(jax.random.key(0), image, image)
+    params = jax.jit(StudentNet().init)(jax.random.key(0), image, image)
     save_fusion(tmp_path, params, metadata={})
     assert isinstance(Fuser.load(tmp_path).net, StudentNet)
     with pytest.raises(UserError, match="--model student: is for weights of the package"):
