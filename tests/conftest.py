@@ -1,6 +1,8 @@
 """Fixtures shared by the tests, and what is skipped where a heavier tool is missing."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Every shape annotation of the package is checked while the tests run.
@@ -27,16 +30,26 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 
+# The same examples every time, however long a busy machine takes for them.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
 # What needs more than README's test command installs.
 HEAVY = ("shared", "torch", "slow", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure(config):
-    """Compile in half the time programs that are run once or twice; the marked tests' are optimised as users' are."""
-    if not config.getoption("-m"):
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
-        jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+    """Programs that run once or twice are compiled in a quarter of the time; marked tests run those that users run."""
+    if config.getoption("-m"):
+        return
+    if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
+        flags = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+        program = "from jaxlib import xla_client; xla_client.CompileOptions()"  # which ends over a flag that is unknown
+        if not subprocess.run([sys.executable, "-c", program], env=os.environ | flags, capture_output=True).returncode:
+            os.environ |= flags
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -75,8 +75,8 @@ def test_text_depends_on_words_and_not_on_its_neighbours(folder):
     clip = Clip.load(folder)
     alone = clip.encode_text(["a clear image"])
     together = clip.encode_text(["an infrared image", "a clear image", "A  CLEAR image"])
-    np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
-    np.testing.assert_allclose(together[2], alone[0], atol=1e-6)
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
+    np.testing.assert_allclose(together[2], alone[0], atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 

@@ -154,7 +154,7 @@ def train(
     draw_sheet = _sheet_drawer(config)
 
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state = init_state(init_key, net, optimizer, config.crop)
+    state = init_state(init_key, net, optimizer)
     if config.init == "lossless":
         state = state.replace(params=lossless_init(init_key))
     if config.init_from:
