@@ -1,7 +1,8 @@
 """Steps of a real, small training on all devices of all processes, for test_parallel.py.
 
 `python parallel_steps.py OUT.npz MODE,MODE NET STEPS [HOST:PORT PROCESSES INDEX]` writes the losses and the first
-gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network or a "small" one.
+gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network, a "small" one, or that
+one with a loss that is "quick" to compile.
 """
 
 import sys
@@ -20,6 +21,7 @@ from langfuse_jax.example import night_scene
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training import step as training_step
 from langfuse_jax.training.parallel import compile_step, data_mesh, local, replicate, share
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
 from langfuse_jax.weights import load_fusion
@@ -40,7 +42,7 @@ def keeping_gradients(optimizer):
 
 def small_clip():
     """A CLIP image tower of 32 px, and parameters drawn at random."""
-    vision = VisionTower(32, 16, 32, 2, 2, 64, "gelu", 1e-5, 16)
+    vision = VisionTower(32, 16, 32, 1, 2, 64, "gelu", 1e-5, 16)
     shapes = jax.eval_shape(vision.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32"))["params"]
     rng = np.random.default_rng(0)
     return vision, jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
@@ -64,6 +66,15 @@ def crops(step):
     return dict(zip(("visible", "infrared"), np.float32(pairs).swapaxes(0, 1), strict=True))
 
 
+def quick_loss(params, batch, places, key, frozen, *, net, vision, recipe):
+    """The fused image is to be the brighter source: needs all that devices divide or share, and compiles at once."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    visible, infrared = batch["visible"], batch["infrared"]
+    noise = jax.vmap(partial(jax.random.normal, shape=visible.shape[1:]))(keys)
+    total = jnp.square(net.apply(params, visible + 0.1 * noise, infrared) - jnp.maximum(visible, infrared)).mean()
+    return total, {"selected": jnp.mean(infrared > visible)}
+
+
 def networks(name):
     """The whole network with its weights, or the small one with fresh ones."""
     if name == "whole":
@@ -78,7 +89,7 @@ def run(mode, network, steps):
     vision, clip = small_clip()
     texts = np.float32(np.eye(3, 16))
     frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
-    recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5)
+    recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=4.8)
     # Adam's steps are as long as its rate, whatever the gradient: at 1e-4 the last bits grow from step to step.
     optimizer = keeping_gradients(optax.adam(1e-5))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
@@ -97,7 +108,7 @@ def run(mode, network, steps):
         selected.append(float(local(metrics)["selected"]))
         if number == 0:
             gradients = jax.tree.leaves_with_path(local(state.opt_state[1]))
-    assert 0.05 < np.mean(selected) < 2.98, selected  # patches of both kinds
+    assert 0.05 < np.mean(selected) < 0.98, selected  # patches of both kinds
     return losses, {jax.tree_util.keystr(path): leaf for path, leaf in gradients}
 
 
@@ -105,6 +116,8 @@ if __name__ == "__main__":
     out, modes, network, steps, *cluster = sys.argv[1:]
     if cluster:
         join_cluster(cluster[0], int(cluster[1]), int(cluster[2]))
+    if network == "quick":
+        training_step.fusion_loss = quick_loss
     found = {}
     for mode in modes.split(","):
         losses, gradients = run(mode, network, int(steps))

@@ -71,8 +71,8 @@ def _assert_same(found, mode, one):
 
 
 def test_two_devices_equal_one(tmp_path):
-    """The gradients of a step of the small network."""
-    _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", "small", 1, devices=2))
+    """The gradients of a step, and the losses of three, of a small network and a quick loss."""
+    _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", "quick", 3, devices=2))
     found = np.load(tmp_path / "steps.npz")
     for mode in ("jit", "pmap"):
         _assert_same(found, mode, found)
