@@ -166,7 +166,7 @@ def test_a_start_that_is_unknown(root, tmp_path, name, value):
 
 
 def test_a_training_of_the_spare_parameters_keeps_the_lossless_code(root, tmp_path, monkeypatch):
-    quick_training.patch(monkeypatch.setattr)
+    quick_training.patch_loss(monkeypatch.setattr)
     overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", spare_only=True, **{"data.validation": ""})
     config = load_config(str(SMOKE), overrides)
     params = flatten_dict(jax.device_get(train(config, tmp_path / "w").params)["params"], sep=".")
