@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -104,11 +105,7 @@ def load_fusion(folder: str | os.PathLike) -> tuple[dict, dict]:
 
 def _check(flat, path):
     """The keys and shapes of a fresh network and finite values, or a UserError that names what is wrong."""
-    image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
-    net = network(traverse_util.unflatten_dict(flat, sep="/"))
-    # A key made in here, not outside, is no program to compile.
-    tree = jax.eval_shape(lambda *images: net.init(jax.random.key(0), *images), image, image)
-    shapes = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+    shapes = _shapes(network(traverse_util.unflatten_dict(flat, sep="/")))
     problems = []
     if missing := sorted(shapes.keys() - flat.keys()):
         problems.append(f"lacks {_list(missing)}")
@@ -123,6 +120,15 @@ def _check(flat, path):
     if problems:
         more = f"; and {len(problems) - 5} more problems" if len(problems) > 5 else ""
         raise UserError(f"{path}: does not fit the fusion network: {'; '.join(problems[:5])}{more}")
+
+
+@cache
+def _shapes(net: FusionNet | StudentNet) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's parameters by their keys."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+    # A key made in here, not outside, is no program to compile.
+    tree = jax.eval_shape(lambda *images: net.init(jax.random.key(0), *images), image, image)
+    return {key: leaf.shape for key, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
 
 
 def _list(names):

@@ -1,6 +1,8 @@
 """Fixtures shared by the tests, and what is skipped where a heavier tool is missing."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,22 +12,44 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Every shape annotation of the package is checked while the tests run.
 install_import_hook("langfuse_jax", "beartype.beartype")
 
-# Tests that build the same step again, as a resumed training does, need not compile it again. Nor do pytest-xdist's
-# workers and the processes that tests start, which inherit the folder; the user's own cache stays as it is.
+# A program, however small, is compiled once in the whole session: pytest-xdist's workers and the processes that tests
+# start inherit the folder and what is kept in it. The user's own cache stays as it is.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _programs = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
+
+# The same examples every time, however long a busy machine takes for them.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # What needs more than README's test command installs.
 HEAVY = ("shared", "torch", "slow", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config):
+    """Programs that run once or twice are compiled in a quarter of the time; marked tests run those that users run."""
+    if config.getoption("-m"):
+        return
+    if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
+        flags = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+        program = "from jaxlib import xla_client; xla_client.CompileOptions()"  # which ends over a flag that is unknown
+        if not subprocess.run([sys.executable, "-c", program], env=os.environ | flags, capture_output=True).returncode:
+            os.environ |= flags
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # in the processes that tests start
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     tokenizer = make_tokenizer(WORDS)
     config = tiny_config(vocabulary=len(tokenizer), end_of_text=tokenizer.eos_token_id)
-    params = init_params(*towers(config), jax.random.key(3))
+    params = jax.jit(lambda key: init_params(*towers(config), key))(jax.random.key(3))
     save_file(
         tensors_from_params(jax.tree.map(lambda x: np.asarray(x, np.float16), params)), folder / "model.safetensors"
     )
@@ -75,8 +75,8 @@ def test_text_depends_on_words_and_not_on_its_neighbours(folder):
     clip = Clip.load(folder)
     alone = clip.encode_text(["a clear image"])
     together = clip.encode_text(["an infrared image", "a clear image", "A  CLEAR image"])
-    np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
-    np.testing.assert_allclose(together[2], alone[0], atol=1e-6)
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5)
+    np.testing.assert_allclose(together[2], alone[0], atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-3
 
 

@@ -103,7 +103,7 @@ def test_the_step_of_a_config_can_be_built(name):
     image = jax.ShapeDtypeStruct((1, vision.image_size, vision.image_size, 3), "float32")
     clip = jax.eval_shape(vision.init, jax.random.key(0), image)["params"]
     texts = {f"text_{role}": jnp.zeros(vision.embedding) for role in ("goal", "visible", "infrared")}
-    state = jax.eval_shape(lambda key: init_state(key, net, optimizer, config.crop), jax.random.key(0))
+    state = jax.eval_shape(lambda key: init_state(key, net, optimizer), jax.random.key(0))
     crops = jax.ShapeDtypeStruct((config.batch_size, config.crop, config.crop, 1), "float32")
     step = make_train_step(net, vision, optimizer, make_recipe(config), accumulate=config.accumulate)
     batch = {"visible": crops, "infrared": crops}

@@ -14,7 +14,7 @@ from langfuse_jax.images import to_uint8
 @pytest.fixture
 def paths(tmp_path):
     paths = []
-    for role, image in zip(("visible", "infrared"), night_scene(64, 96), strict=True):
+    for role, image in zip(("visible", "infrared"), night_scene(48, 64), strict=True):
         paths.append(str(tmp_path / f"{role}.png"))
         Image.fromarray(image).save(paths[-1])
     return paths
@@ -46,7 +46,7 @@ def test_bad_uploads(paths, tmp_path):
     other = str(tmp_path / "text.png")
     (tmp_path / "text.png").write_text("no picture")
     assert "text.png: is not an image" in error(paths[0], other)
-    Image.new("L", (96, 65)).save(other)
+    Image.new("L", (64, 49)).save(other)
     assert "must be of one size" in error(paths[0], other)
     Image.new("L", (2500, 2000)).save(other)
     assert "2500x2000, over 4 megapixels" in error(paths[0], other)

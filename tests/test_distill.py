@@ -255,7 +255,7 @@ def test_loss_by_hand():
     """A difference of 0.1 everywhere, and a step of 0.2 in the left half of four columns."""
     taught = jnp.full((1, 32, 32, 1), 0.5)
     total, terms = imitation_loss(taught + 0.1, taught)
-    assert terms["pixels"] == pytest.approx(0.1, rel=1e-5) and abs(terms["differences"]) < 1e-6
+    assert terms["pixels"] == pytest.approx(0.1, rel=2e-4) and abs(terms["differences"]) < 1e-6
     c1 = (0.01 * 255) ** 2
     ssim = (2 * 127.5 * 153 + c1) / (127.5**2 + 153**2 + c1)  # no variance: the luminance term alone
     assert terms["ssim"] == pytest.approx(ssim, rel=1e-4)
@@ -307,7 +307,7 @@ def test_three_images_turn_alike():
 
 def test_saved_students_come_back(tmp_path):
     image = jnp.zeros((1, 32, 32, 1))
-    params = StudentNet().init(jax.random.key(0), image, image)
+    params = jax.jit(StudentNet().init)(jax.random.key(0), image, image)
     save_fusion(tmp_path, params, metadata={})
     assert isinstance(Fuser.load(tmp_path).net, StudentNet)
     with pytest.raises(UserError, match="--model student: is for weights of the package"):

@@ -67,7 +67,7 @@ def test_ragged_scenes_have_the_scores_of_each_image_alone(folders, run):
             (row,) = [row for row in rows if (row["method"], row["image"]) == (method, stem)]
             for name, value in expected.items():
                 assert found[name] == float(row[name])
-                np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=f"{method} {stem} {name}")
+                np.testing.assert_allclose(found[name], value, rtol=2e-4, err_msg=f"{method} {stem} {name}")
         scores = [told["methods"][method]["images"][stem]["SD"] for stem in SIZES]
         np.testing.assert_allclose(told["methods"][method]["mean"]["SD"], np.mean(scores), rtol=1e-12)
         np.testing.assert_allclose(told["methods"][method]["std"]["SD"], np.std(scores), rtol=1e-12)

@@ -27,17 +27,22 @@ np.savez("result.npz", fused=fused, pair=np.stack(pair))
 """
 
 
+@pytest.fixture(scope="module", params=["student", pytest.param("fusion", marks=pytest.mark.slow)])
+def model(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(model, tmp_path_factory):
     """A folder with model.stablehlo, written by the command, and an example whose sides are no multiples of 8."""
     folder = tmp_path_factory.mktemp("export")
-    assert main(["export", "--out", str(folder / "model.stablehlo")]) == 0
-    for role, image in zip(("visible", "infrared"), night_scene(), strict=True):
-        write_png(folder / "example" / f"{role}.png", image[40:121, 60:177])
+    assert main(["export", "--out", str(folder / "model.stablehlo"), "--model", model]) == 0
+    for role, image in zip(("visible", "infrared"), night_scene(96, 128), strict=True):
+        write_png(folder / "example" / f"{role}.png", image[:90, :122])
     return folder
 
 
-def test_documented_lines_run_without_the_package(folder):
+def test_documented_lines_run_without_the_package(folder, model):
     page = (Path(__file__).resolve().parents[1] / "docs" / "fusing.md").read_text()
     lines = next(block.split("```")[0] for block in page.split("```python\n") if "export.deserialize" in block)
     assert len(lines.split("\n\n")[1].splitlines()) <= 6
@@ -45,17 +50,17 @@ def test_documented_lines_run_without_the_package(folder):
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = np.load(folder / "result.npz")
-    assert result["fused"].shape == (81, 117)
-    np.testing.assert_allclose(result["fused"], Fuser.load()(*result["pair"]), atol=1e-4)
+    assert result["fused"].shape == (90, 122)
+    np.testing.assert_allclose(result["fused"], Fuser.load(model=model)(*result["pair"]), atol=1e-4)
 
 
-def test_any_batch_and_canvas(folder):
+def test_any_batch_and_canvas(folder, model):
     artefact = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
     assert artefact.platforms == ("cpu", "cuda", "tpu")
     rng, sizes = np.random.default_rng(0), np.array([[33, 47], [40, 40]], np.int32)
-    canvases = rng.random((2, 2, 48, 56, 1), np.float32)
+    canvases = rng.random((2, 2, 48, 64, 1), np.float32)
     fused = np.array(jax.jit(artefact.call)(*canvases, sizes))
-    fuser = Fuser.load()
+    fuser = Fuser.load(model=model)
     for got, visible, infrared, (h, w) in zip(fused, *canvases[..., 0], sizes, strict=True):
         np.testing.assert_allclose(got[:h, :w, 0], fuser(visible[:h, :w], infrared[:h, :w]), atol=1e-4)
         got[:h, :w] = 0

@@ -13,15 +13,16 @@ from PIL import Image
 from langfuse_jax import images
 from langfuse_jax.cli import main
 from langfuse_jax.fuser import Fuser
-from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights import save_fusion
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
+    """A network of the quickly compiled kind."""
     folder = tmp_path_factory.mktemp("checkpoint")
     image, rng = jnp.zeros((1, 32, 32, 1)), np.random.default_rng(3)
-    tree = jax.eval_shape(FusionNet().init, jax.random.key(0), image, image)
+    tree = jax.eval_shape(StudentNet().init, jax.random.key(0), image, image)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape), tree)
     save_fusion(folder, params, dtype=np.float32, metadata={})
     return folder
@@ -60,7 +61,7 @@ def test_two_files(pairs, fuse, checkpoint):
     assert fuse(*sources, "--out", pairs / "out" / "x.PNG", "--sheet")[0] == 0
     assert shape(pairs / "out" / "x_sheet.png")[2] == 3 and shape(pairs / "out" / "x_sheet.png")[1] == 3 * 40 + 2 * 4
     expected = Fuser.load(checkpoint)(*(np.asarray(Image.open(path)) for path in (sources[1], sources[3])))
-    np.testing.assert_allclose(np.asarray(Image.open(pairs / "out" / "x.PNG")), 255 * expected, atol=0.51)
+    np.testing.assert_allclose(np.asarray(Image.open(pairs / "out" / "x.PNG")), 255 * expected, atol=0.6)
     status, out, err = fuse(*sources, "--out", pairs / "folder", "--gray")
     assert (status, err) == (0, "") and f"wrote {pairs / 'folder' / 'a.png'}\n" == out
     assert shape(pairs / "folder" / "a.png") == (32, 40)
@@ -159,17 +160,21 @@ def test_missing_default_weights_name_the_remedy(pairs, capsys, monkeypatch):
     assert "has no default weights; give --checkpoint" in capsys.readouterr().err
 
 
-def test_example(tmp_path, fuse, monkeypatch):
+def test_example(tmp_path, capsys, monkeypatch):
+    """By the default weights."""
     from langfuse_jax import example
 
-    monkeypatch.setattr(example, "night_scene", partial(example.night_scene, 64, 96))  # compiled in seconds
-    status, out, err = fuse("--example", "--out", tmp_path / "new")
-    assert (status, err) == (0, "") and str(tmp_path / "new" / "sheet.png") in out
+    monkeypatch.setattr(example, "night_scene", partial(example.night_scene, 48, 64))  # compiled in seconds
+    assert main(["fuse", "--example", "--out", str(tmp_path / "new")]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and str(tmp_path / "new" / "sheet.png") in out
     shapes = {path.name: shape(path) for path in (tmp_path / "new").iterdir()}
-    assert shapes.pop("sheet.png")[1:] == (3 * 96 + 2 * 4, 3)
-    assert shapes == {"visible.png": (64, 96, 3), "infrared.png": (64, 96), "fused.png": (64, 96, 3)}
-    assert fuse("--example", "--gray", "--out", tmp_path / "gray")[0] == 0
-    assert shape(tmp_path / "gray" / "fused.png") == (64, 96)
+    assert shapes.pop("sheet.png")[1:] == (3 * 64 + 2 * 4, 3)
+    assert shapes == {"visible.png": (48, 64, 3), "infrared.png": (48, 64), "fused.png": (48, 64, 3)}
+    expected = 255 * Fuser.load()(*example.night_scene())
+    np.testing.assert_allclose(np.asarray(Image.open(tmp_path / "new" / "fused.png")), expected, atol=0.6)
+    assert main(["fuse", "--example", "--gray", "--out", str(tmp_path / "gray")]) == 0
+    assert shape(tmp_path / "gray" / "fused.png") == (48, 64)
 
 
 def test_flags_are_checked_before_jax_is_imported(tmp_path):

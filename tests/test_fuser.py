@@ -14,6 +14,7 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import rgb_to_ycbcr
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights import load_fusion, save_fusion
 
 
@@ -25,22 +26,23 @@ def params():
 
 
 @pytest.fixture(scope="module")
-def fuser(params):
-    return Fuser(params)
+def fuser():
+    """Of the network that is compiled quickly, as arrays are handled alike."""
+    return Fuser.load(model="student")
 
 
 @pytest.fixture(scope="module")
 def pair():
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (32, 40, 3), np.uint8), rng.integers(0, 256, (32, 40), np.uint8)
+    return rng.integers(0, 256, (48, 64, 3), np.uint8), rng.integers(0, 256, (48, 64), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def luma_fused(params, pair):
+def luma_fused(fuser, pair):
     """What the network itself makes of the pair's luma."""
     visible = (pair[0] / 255) @ [0.299, 0.587, 0.114]
     inputs = [jnp.asarray(image, jnp.float32)[None, ..., None] for image in (visible, pair[1] / 255)]
-    return np.asarray(jax.jit(FusionNet().apply)(params, *inputs))[0, ..., 0]
+    return np.asarray(jax.jit(StudentNet().apply)(fuser.params, *inputs))[0, ..., 0]
 
 
 def test_colour_keeps_its_chroma(fuser, pair, luma_fused):
@@ -75,7 +77,7 @@ def test_forms_of_one_pair_agree(fuser, pair, luma_fused, form):
         infrared = np.dstack([infrared] * 3)
     fused = fuser(visible, infrared)
     assert fused.shape == visible.shape
-    np.testing.assert_allclose(fused.reshape(32, 40), luma_fused, atol=tolerance)
+    np.testing.assert_allclose(fused.reshape(48, 64), luma_fused, atol=tolerance)
 
 
 def test_batch_equals_one_by_one(fuser, pair):
@@ -186,21 +188,21 @@ def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
 
 
 def test_images_are_reflected_to_the_multiple_that_the_weights_ask_for(params, pair):
-    visible, infrared = pair[0][:, :37, 0] / np.float32(255), pair[1][:, :37] / np.float32(255)
-    # Columns 37, 38, 39 mirror 35, 34, 33.
-    reflected = [np.concatenate([image, image[:, 35:32:-1]], axis=1) for image in (visible, infrared)]
-    expected = Fuser(params)(*reflected)[:, :37]
+    visible, infrared = pair[0][:, :61, 0] / np.float32(255), pair[1][:, :61] / np.float32(255)
+    # Columns 61, 62, 63 mirror 59, 58, 57.
+    reflected = [np.concatenate([image, image[:, 59:56:-1]], axis=1) for image in (visible, infrared)]
+    expected = Fuser(params)(*reflected)[:, :61]
     np.testing.assert_array_equal(Fuser(params, {"pad_multiple": 8})(visible, infrared), expected)
     assert not np.array_equal(Fuser(params)(visible, infrared), expected)
 
 
 def test_worn_edge_is_replaced_by_what_is_inside(params, pair):
-    visible, infrared = pair[0][:, :37, 0] / np.float32(255), pair[1][:, :37] / np.float32(255)
+    visible, infrared = pair[0][:, :61, 0] / np.float32(255), pair[1][:, :61] / np.float32(255)
     last = len(visible) - 3
-    rows, columns = [2, 2, *range(2, last), last, last, last], [2, 2, *range(2, 34), 34, 34, 34, 34, 34, 33]
+    rows, columns = [2, 2, *range(2, last), last, last, last], [2, 2, *range(2, 58), 58, 58, 58, 58, 58, 57]
     seen = [image[rows][:, columns] for image in (visible, infrared)]
     fuser = Fuser(params, {"pad_multiple": 8, "worn_edge": 2})
     fused = fuser(visible, infrared)
-    np.testing.assert_array_equal(fused, Fuser(params)(*seen)[:, :37])
+    np.testing.assert_array_equal(fused, Fuser(params)(*seen)[:, :61])
     infrared[:2] = infrared[:, -2:] = 0  # black lines at the top and at the right
     np.testing.assert_array_equal(fused, fuser(visible, infrared))

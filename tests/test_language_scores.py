@@ -44,7 +44,7 @@ def test_embeddings_are_those_of_the_tower(clip, size):
     image = np.random.default_rng(0).integers(0, 256, (2, *size), np.uint8)
     expected = clip.encode_image(np.repeat(image[..., None] / np.float32(255), 3, axis=-1))
     found = embed_images(clip.vision, clip.params["vision"], image)
-    np.testing.assert_allclose(found, expected, atol=1.5e-4)  # of values up to 3
+    np.testing.assert_allclose(found, expected, atol=5e-4)  # of values up to 3
 
 
 def test_what_lies_outside_an_image_has_no_effect(clip):
@@ -57,7 +57,7 @@ def test_what_lies_outside_an_image_has_no_effect(clip):
     together = embed_images(clip.vision, clip.params["vision"], canvases, sizes)
     for image, found in zip(images, together, strict=True):
         alone = embed_images(clip.vision, clip.params["vision"], image[None])[0]
-        np.testing.assert_allclose(found, alone, atol=1e-4)
+        np.testing.assert_allclose(found, alone, atol=5e-4)
 
 
 def test_scores_are_the_loss_and_can_be_differentiated(clip):

@@ -102,14 +102,14 @@ def test_conv_transpose_by_hand():
     want = np.zeros((5, 7))
     want[:, :5] += np.arange(25).reshape(5, 5)
     want[:, 2:] += 10 * np.arange(25).reshape(5, 5)
-    np.testing.assert_allclose(out, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(out, want, rtol=1e-4, atol=1e-4)
 
 
 def test_joint_conv_is_each_conv_side_by_side():
     x = draw(2, 12, 11, 3)
     convs = [Conv(features, 7, reflect=3) for features in (4, 5)]
     convs = [conv.bind(conv.init(jax.random.key(i), x)) for i, conv in enumerate(convs)]
-    assert_close(joint_conv(convs, x), jnp.concatenate([conv(x) for conv in convs], -1), 1e-6)
+    assert_close(joint_conv(convs, x), jnp.concatenate([conv(x) for conv in convs], -1), 1e-5)
 
 
 @pytest.mark.torch
@@ -147,10 +147,10 @@ def test_instance_norm(mean):
     x = np.asarray(draw(2, 12, 9, 5) + mean)
     exact = x.astype(np.float64)
     want = (exact - exact.mean((1, 2), keepdims=True)) / np.sqrt(exact.var((1, 2), keepdims=True) + 1e-5)
-    np.testing.assert_allclose(jax.jit(instance_norm)(x), want, atol=2e-4)
+    np.testing.assert_allclose(jax.jit(instance_norm)(x), want, atol=5e-4)
     shift, scale = draw(2, 5, seed=3), draw(2, 5, seed=4)
     got = jax.jit(adaptive_instance_norm)(x, shift, scale)
-    np.testing.assert_allclose(got, want * scale[:, None, None] + shift[:, None, None], atol=4e-4)
+    np.testing.assert_allclose(got, want * scale[:, None, None] + shift[:, None, None], atol=1e-3)
 
 
 @pytest.mark.parametrize("axes", [(1, 2), (1, 2, 3)])

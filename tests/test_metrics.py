@@ -102,7 +102,7 @@ def test_feature_information_equals_a_loop_over_windows(values):
         "FMI-wavelet": 0.2603839454775869,
     }
     for name, value in expected.items():
-        assert values["cddfuse"][name] == pytest.approx(value, rel=2e-6), name
+        assert values["cddfuse"][name] == pytest.approx(value, rel=2e-5), name
 
 
 def test_feature_information_by_hand():
@@ -184,10 +184,10 @@ def test_a_padded_image_has_the_value_of_the_image_cut_out(values, together):
     for convention in CONVENTIONS:
         for name, value in values[convention].items():
             found = together["scene"][convention][name]
-            np.testing.assert_allclose(found, value, rtol=1e-5, err_msg=f"{convention} {name}")
+            np.testing.assert_allclose(found, value, rtol=5e-5, err_msg=f"{convention} {name}")
     quick = [name for name in METRICS if not name.startswith("FMI") and name not in ("VIF", "MS-SSIM")]
     for name, value in evaluate(*_scene(51, 70, seed=1), metrics=quick).items():
-        np.testing.assert_allclose(together["smaller"]["cddfuse"][name], value, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(together["smaller"]["cddfuse"][name], value, rtol=5e-5, err_msg=name)
 
 
 def test_identical_images(scene):
@@ -225,7 +225,7 @@ def test_constant_and_black_images_have_values(together, convention):
     frame = 0 if convention == "corrected" else 0.9994 * 0.9879 / (1 + np.exp(-4.4))
     for label, edges in (("flat", frame), ("black", 0)):
         for name, value in {**expected, "Qabf": edges}.items():
-            assert together[label][convention][name] == pytest.approx(value, rel=1e-6, abs=0), (label, name)
+            assert together[label][convention][name] == pytest.approx(value, rel=1e-5, abs=0), (label, name)
     for label in ("black fused", "flat fused"):
         for name in ("EN", "SD", "CC", "VIF", "Qcb") + (("MI", "Nabf") if convention != "tang" else ()):
             assert together[label][convention][name] == 0, (label, name)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import procedural_weights
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_network import SmallNet
 
 from langfuse_jax.convert.fusion import fusion_from_torch
 from langfuse_jax.models.fusion import FusionNet
@@ -41,27 +43,23 @@ def assert_as_alone(fused, pairs, params):
     fused = np.array(fused)
     for got, pair in zip(fused, pairs, strict=True):
         h, w = pair.shape[1:3]
-        np.testing.assert_allclose(got[:h, :w], fuse(params, pair[0][None], pair[1][None])[0], atol=1e-4)
+        np.testing.assert_allclose(got[:h, :w], fuse(params, pair[0][None], pair[1][None])[0], atol=3e-4)
         got[:h, :w] = 0
         assert not got.any()
 
 
-@settings(max_examples=5, deadline=None)
-@given(
-    sizes=st.permutations(SIZES),
-    more=st.integers(0, 1),
-    outside=st.sampled_from([0.0, 0.7, np.nan, np.inf]),
-    seed=st.integers(0, 99),
-)
-def test_each_sample_is_fused_as_alone(params, sizes, more, outside, seed):
+@settings(max_examples=5)
+@given(sizes=st.permutations(SIZES), outside=st.sampled_from([0.0, 0.7, np.nan, np.inf]), seed=st.integers(0, 99))
+def test_each_sample_is_fused_as_alone(params, sizes, outside, seed):
     """Sizes in any order, on a canvas (a multiple of 8) that holds them, with anything around them."""
     pairs = draw_pairs(sizes, seed)
-    canvas = 64 + 8 * more, 72 + 8 * more
-    fused = fuse(params, *on_canvas(pairs, canvas, outside), jnp.array(sizes))
+    fused = fuse(params, *on_canvas(pairs, (64, 72), outside), jnp.array(sizes))
     assert_as_alone(fused, pairs, params)
 
 
-@pytest.mark.parametrize(("size", "canvas"), [(SIZES[1], SIZES[1]), (SIZES[0], (37, 73))])
+@pytest.mark.parametrize(
+    ("size", "canvas"), [(SIZES[0], (37, 73)), pytest.param(SIZES[1], SIZES[1], marks=pytest.mark.slow)]
+)
 def test_a_canvas_without_margin_and_one_of_any_size(params, size, canvas):
     """The image may fill the canvas; a canvas need not be a multiple of 8 either."""
     pairs = draw_pairs([size], 0)
@@ -84,16 +82,27 @@ def test_sizes_are_traced(params):
         assert_as_alone(program(params, *canvases, jnp.array(sizes)), pairs, params)
 
 
-def test_gradient_equals_that_of_the_images_alone(params):
+@pytest.mark.parametrize("net", [SmallNet(), pytest.param(FusionNet(), marks=pytest.mark.slow)], ids=["small", "whole"])
+def test_gradient_equals_that_of_the_images_alone(net, params, monkeypatch):
+    """Of a network without kinks, at which two roundings of one number have different slopes."""
+    monkeypatch.setattr(nn, "relu", nn.silu)
     sizes = [SIZES[1]] * 2
     pairs = draw_pairs(sizes, 3)
     canvases = on_canvas(pairs, (48, 48), np.nan)
+    together = jnp.asarray(pairs).swapaxes(0, 1)
     goals = [np.random.default_rng(i).random((*shape, 1), np.float32) for i, shape in enumerate(sizes)]
+    if isinstance(net, FusionNet):
+        params = jax.tree.map(jnp.asarray, params)
+        params["params"]["decoder"]["head"]["kernel"] *= 0.1
+        fused = jax.jit(net.apply)(params, *together)
+        assert 0.01 < fused.min() and fused.max() < 0.99  # nothing is clipped
+    else:
+        params = jax.jit(net.init)(jax.random.key(0), *together)
 
     @jax.jit
     @jax.grad
     def ragged(params):
-        fused = FusionNet().apply(params, *canvases, jnp.array(sizes))
+        fused = net.apply(params, *canvases, jnp.array(sizes))
         return sum(
             jnp.square(image[: goal.shape[0], : goal.shape[1]] - goal).sum()
             for image, goal in zip(fused, goals, strict=True)
@@ -102,8 +111,9 @@ def test_gradient_equals_that_of_the_images_alone(params):
     @jax.jit
     @jax.grad
     def alone(params):
-        fused = FusionNet().apply(params, *jnp.asarray(pairs).swapaxes(0, 1))
-        return sum(jnp.square(image - goal).sum() for image, goal in zip(fused, goals, strict=True))
+        return sum(
+            jnp.square(image - goal).sum() for image, goal in zip(net.apply(params, *together), goals, strict=True)
+        )
 
     got, want = ragged(params), alone(params)
     norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(want)))
@@ -113,7 +123,7 @@ def test_gradient_equals_that_of_the_images_alone(params):
         assert error <= 1e-3 * np.linalg.norm(np.asarray(theirs)) + 1e-5 * norm, path
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(h=st.integers(5, 9), w=st.integers(5, 12), width=st.integers(1, 3))
 def test_reflect_pad_at_the_edge_of_each_sample(h, w, width):
     x = np.random.default_rng(h * w).normal(size=(2, 9, 12, 3)).astype(np.float32)

@@ -152,7 +152,8 @@ def test_frozen_matrices_cast_once_give_the_same_embeddings():
     cast = in_compute_dtype(clip, jnp.bfloat16)
     assert cast["block_0"]["fc1"]["kernel"].dtype == cast["patch_embedding"].dtype == jnp.bfloat16
     assert cast["block_0"]["norm1"]["scale"].dtype == cast["projection"]["kernel"].dtype == jnp.float32
-    np.testing.assert_array_equal(embed(cast), embed(clip))
+    # Two programs, which may sum in another order, and so now and then round to another number of half precision.
+    np.testing.assert_allclose(embed(cast), embed(clip), atol=5e-3 * np.abs(embed(clip)).max())
 
 
 def test_speed_counts_samples_and_waiting(monkeypatch):

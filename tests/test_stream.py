@@ -5,13 +5,11 @@ import threading
 import weakref
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.fuser import Fuser
-from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.stream import fuse_stream
 
 
@@ -51,10 +49,7 @@ def fuse(fuser, jobs, read, canvases, failed=no_failure, threads=2, **options):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_equals_one_by_one(batch_size):
     rng = np.random.default_rng(3)
-    image = jnp.zeros((1, 32, 32, 1))
-    tree = jax.eval_shape(lambda: FusionNet().init(jax.random.key(0), image, image))
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), jnp.float32), tree)
-    fuser = Fuser(params)
+    fuser = Fuser.load(model="student")
     pairs = [random_pair(rng, 33, 41) for _ in range(5)]
     fused, work = fuse(fuser, range(5), pairs.__getitem__, {(40, 40): 5}, batch_size=batch_size)
     assert work.images == {(40, 40): 5} and work.pixels == sum(pair[0].size for pair in pairs)

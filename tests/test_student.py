@@ -14,7 +14,7 @@ from langfuse_jax.models.student import GRAIN, REACH, StudentNet
 def params():
     """Fresh ones, with biases that are not zero, so that what lies outside a sample would show."""
     image = jnp.zeros((1, 32, 32, 1))
-    fresh = StudentNet().init(jax.random.key(0), image, image)
+    fresh = jax.jit(StudentNet().init)(jax.random.key(0), image, image)
     keys = iter(jax.random.split(jax.random.key(1), 100))
     return jax.tree.map(lambda x: x if x.ndim > 1 else 0.2 * jax.random.normal(next(keys), x.shape), fresh)
 
@@ -57,7 +57,7 @@ def test_a_pixel_reaches_no_further_than_it_says(params, apply):
 
 def test_it_starts_near_the_average():
     visible, infrared = _pair(64, 64)
-    fused = StudentNet().apply(StudentNet().init(jax.random.key(3), visible, infrared), visible, infrared)
+    fused = jax.jit(lambda key: StudentNet().init_with_output(key, visible, infrared)[0])(jax.random.key(3))
     assert np.abs(fused - (visible + infrared) / 2).mean() < 0.15
 
 

@@ -137,7 +137,7 @@ def train(
     net = FusionNet()
 
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
-    state = init_state(init_key, net, optimizer, config.crop)
+    state = init_state(init_key, net, optimizer)
     if config.init == "lossless":
         state = state.replace(params=lossless_init(lossless_key))
     if config.init_from:
