@@ -18,15 +18,15 @@ from jaxtyping import install_import_hook
 # Every shape annotation of the package is checked while the tests run.
 install_import_hook("langfuse_jax", "beartype.beartype")
 
-# A program, however small, is compiled once in the whole session: pytest-xdist's workers and the processes that tests
-# start inherit the folder and what is kept in it. The user's own cache stays as it is.
+# A program that takes some time is compiled once in the whole session: pytest-xdist's workers and the processes that
+# tests start inherit the folder and what is kept in it. The user's own cache stays as it is.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _programs = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 os.environ.pop("LANGFUSE_JAX_COMPILATION_CACHE", None)
 

@@ -27,7 +27,8 @@ def fuse(pair, tmp_path):
 
     def run(*flags, **environment):
         argv = ["--visible", pair / "vi", "--infrared", pair / "ir", "--out", tmp_path / "out", "--overwrite"]
-        clean = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
+        told = ("COMPILATION_CACHE", "PERSISTENT_CACHE")
+        clean = {name: value for name, value in os.environ.items() if not any(part in name for part in told)}
         done = subprocess.run(
             [sys.executable, "-m", "langfuse_jax", "fuse", *argv, "--model", "student", "--verbose", *flags],
             capture_output=True,
