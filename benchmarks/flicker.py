@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from langfuse_jax import Fuser
-from langfuse_jax.baselines import BASELINES
+from langfuse_jax.classical.baselines import BASELINES
 from langfuse_jax.data.scenes import list_scenes, read_scene
 
 FRAMES = 8

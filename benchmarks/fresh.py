@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from langfuse_jax.atomic import atomic_write
+from langfuse_jax.runtime.atomic import atomic_write
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 # 16 crops of 224 pixels and 32 patches are too much for two cores. The warm-up becomes a tenth of the steps.

@@ -29,7 +29,7 @@ import torch_fusion
 
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
-from langfuse_jax.weights import TENSORS, load_fusion
+from langfuse_jax.weights.fusion import TENSORS, load_fusion
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "langfuse_jax" / "assets" / "fusion"

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import jax
 
 from langfuse_jax import Fuser
-from langfuse_jax.baselines import BASELINES
-from langfuse_jax.data.pyramid_fusion import guide_fuse
+from langfuse_jax.classical.baselines import BASELINES
+from langfuse_jax.classical.pyramid import guide_fuse
 from langfuse_jax.models.lossless import lossless_init
 
 DEFAULT = (*BASELINES, "fusion", "student")

@@ -14,10 +14,10 @@ import numpy as np
 from methods import DEFAULT, HELP, find_methods
 
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images import to_uint8, write_png
+from langfuse_jax.images.files import to_uint8, write_png
+from langfuse_jax.images.sheet import grid
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.metrics.table import USUAL
-from langfuse_jax.sheet import grid
 
 ROWS = 7  # pairs a sheet
 

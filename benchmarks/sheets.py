@@ -14,9 +14,9 @@ import numpy as np
 from methods import HELP, find_methods
 from PIL import Image
 
-from langfuse_jax.atomic import atomic_write
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.sheet import grid
+from langfuse_jax.images.sheet import grid
+from langfuse_jax.runtime.atomic import atomic_write
 
 TALLEST = 0.72  # of a tile's width; what is below is cut off
 QUALITY = 82

@@ -19,12 +19,12 @@ from quality import correlation
 from sheets import tile, write_jpeg
 
 from langfuse_jax import Clip, Fuser
-from langfuse_jax.data.pyramid_fusion import hot_targets
+from langfuse_jax.classical.pyramid import hot_targets
+from langfuse_jax.clip.words import embed
 from langfuse_jax.data.scenes import list_scenes, read_scene
+from langfuse_jax.evaluation.language import embed_images, language_scores
+from langfuse_jax.images.sheet import grid
 from langfuse_jax.metrics import evaluate
-from langfuse_jax.metrics.language import embed_images, language_scores
-from langfuse_jax.sheet import grid
-from langfuse_jax.text import embed
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.loop import train
 

@@ -26,15 +26,15 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from langfuse_jax import Clip
+from langfuse_jax.clip.words import embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import MEAN, STD, towers
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
-from langfuse_jax.text import embed
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_gradient, make_train_step
-from langfuse_jax.weights import TENSORS, load_fusion
+from langfuse_jax.weights.fusion import TENSORS, load_fusion
 
 CROP = 224
 VGG_LAYERS = (64, 64, "M", 128, "keep", 128, "M", 256, "keep", 256, 256, 256, "M", 512, 512, "keep")
@@ -73,7 +73,7 @@ def our_step(batch, recipe):
 
 
 def random_maps(count):
-    """Affine maps as those of langfuse_jax.data.affine."""
+    """Affine maps as those of langfuse_jax.training.augmentation.affine."""
     angle, slant = (torch.deg2rad(10 * torch.rand(count) - 5) for _ in range(2))
     scale, shift = 1 + 0.5 * torch.rand(count), 0.4 * torch.rand(count) - 0.2
     cos, sin = angle.cos() / scale, angle.sin() / scale

@@ -6,12 +6,12 @@ from langfuse_jax._version import __version__
 
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.
 _HOME = {
-    "Clip": "langfuse_jax.models.clip",
+    "Clip": "langfuse_jax.clip.pretrained",
     "CutPrompt": "langfuse_jax.errors",
     "FusionNet": "langfuse_jax.models.fusion",
-    "Fuser": "langfuse_jax.fuser",
+    "Fuser": "langfuse_jax.inference.fuser",
     "StudentNet": "langfuse_jax.models.student",
-    "TextEmbeddings": "langfuse_jax.text",
+    "TextEmbeddings": "langfuse_jax.clip.words",
     "UserError": "langfuse_jax.errors",
 }
 

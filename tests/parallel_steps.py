@@ -16,15 +16,15 @@ import optax
 from jax.sharding import Mesh
 from small_network import SmallNet
 
-from langfuse_jax.distributed import join_cluster
-from langfuse_jax.example import night_scene
+from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.runtime.distributed import join_cluster
 from langfuse_jax.training import step as training_step
 from langfuse_jax.training.parallel import compile_step, data_mesh, local, replicate, share
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
-from langfuse_jax.weights import load_fusion
+from langfuse_jax.weights.fusion import load_fusion
 
 BATCH, CROP = 8, 32
 WEIGHTS = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from PIL import Image
 
-from langfuse_jax import fuser, weights
-from langfuse_jax.example import night_scene
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.inference import fuser
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.layers import Conv, zero_outside
 from langfuse_jax.training import loop, step, validation
+from langfuse_jax.weights import fusion as weights
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 

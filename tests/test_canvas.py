@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from langfuse_jax.canvas import default_batch, fit_network, place, plan, smallest
+from langfuse_jax.images.canvas import default_batch, fit_network, place, plan, smallest
 
 SIZES = st.lists(st.tuples(st.integers(32, 9000), st.integers(32, 9000)), min_size=1, max_size=40)
 

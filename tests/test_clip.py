@@ -13,9 +13,9 @@ from transformers import CLIPConfig
 
 from langfuse_jax import Clip, CutPrompt, UserError
 from langfuse_jax.cli import main
-from langfuse_jax.convert.clip import tensors_from_params
+from langfuse_jax.clip.tensors import tensors_from_params
+from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.models.clip import MEAN, STD, init_params, towers
-from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
 
 WORDS = ["a", "visible", "infrared", "image", "clear", "gray", "an"]
 

@@ -8,10 +8,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import CLIPConfig
 
 from langfuse_jax import Clip
-from langfuse_jax.convert.clip import OPEN_CLIP_TABLE
-from langfuse_jax.convert.tables import to_flax, to_source
+from langfuse_jax.clip.tensors import OPEN_CLIP_TABLE
+from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.models.clip import MEAN, STD, Attention
-from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
+from langfuse_jax.weights.tables import to_flax, to_source
 
 pytestmark = pytest.mark.torch
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from langfuse_jax.cli import main
-from langfuse_jax.images import write_png
+from langfuse_jax.images.files import write_png
 
 
 @pytest.fixture(scope="module")

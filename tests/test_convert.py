@@ -13,11 +13,11 @@ from safetensors.numpy import save_file
 
 from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
-from langfuse_jax.convert.files import read_tensors
-from langfuse_jax.convert.fusion import TABLE, fusion_from_torch, fusion_to_torch
-from langfuse_jax.convert.how_seen import read_seen
-from langfuse_jax.convert.tables import LINEAR, Rule, to_flax, to_source
-from langfuse_jax.weights import save_fusion
+from langfuse_jax.weights.files import read_tensors
+from langfuse_jax.weights.fusion import save_fusion
+from langfuse_jax.weights.how_seen import read_seen
+from langfuse_jax.weights.ldfusion import TABLE, fusion_from_torch, fusion_to_torch
+from langfuse_jax.weights.tables import LINEAR, Rule, to_flax, to_source
 
 PACKAGED = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"
 

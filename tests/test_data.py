@@ -8,11 +8,11 @@ from PIL import Image
 from scipy import ndimage
 
 from langfuse_jax.data import scenes as scenes_module
-from langfuse_jax.data.affine import random_affine, sample_views
 from langfuse_jax.data.pipeline import TrainingData, random_crop
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
-from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, random_windows
 from langfuse_jax.errors import UserError
+from langfuse_jax.training.augmentation.affine import random_affine, sample_views
+from langfuse_jax.training.augmentation.windows import Windows, augment_pairs, cut_patches, random_windows
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from PIL import Image
 
 from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
-from langfuse_jax.demo import fuse_upload
-from langfuse_jax.example import night_scene
-from langfuse_jax.images import to_uint8
+from langfuse_jax.commands.demo import fuse_upload
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.files import to_uint8
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from langfuse_jax import Fuser
-from langfuse_jax.demo import MAX_BYTES
-from langfuse_jax.example import night_scene
-from langfuse_jax.images import to_uint8
+from langfuse_jax.commands.demo import MAX_BYTES
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.files import to_uint8
 
 pytestmark = pytest.mark.browser
 QUIET = (

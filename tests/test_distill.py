@@ -16,16 +16,17 @@ from PIL import Image
 from quick_training import draw_scenes
 
 from langfuse_jax.cli import main
-from langfuse_jax.data.faded import FadedScenes
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
-from langfuse_jax.data.taught import TaughtScenes, fingerprint
+from langfuse_jax.distillation.faded import FadedScenes
+from langfuse_jax.distillation.loss import imitation_loss
+from langfuse_jax.distillation.taught import TaughtScenes, fingerprint
+from langfuse_jax.distillation.train import turned
 from langfuse_jax.errors import UserError
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.losses.imitation import imitation_loss, similarity
+from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.student import StudentNet
-from langfuse_jax.training.distill import turned
-from langfuse_jax.weights import load_fusion, save_fusion
+from langfuse_jax.weights.fusion import load_fusion, save_fusion
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "student.py"
 
@@ -185,7 +186,7 @@ def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
     """SIGTERM saves, and the same command gives the same student in the end."""
     argv = _flags(data, tmp_path / "again")
     code = (
-        "import os, signal, sys, langfuse_jax.training.distill as d\n"
+        "import os, signal, sys, langfuse_jax.distillation.train as d\n"
         "write = d.TrainingLog.write\n"
         "def stop(self, step, *args, **kwargs):\n"
         "    write(self, step, *args, **kwargs)\n"
@@ -273,7 +274,7 @@ def test_loss_has_finite_gradients_at_its_minimum():
     assert np.isfinite(jax.grad(lambda x: imitation_loss(x, flat)[0])(flat)).all()
 
 
-def test_similarity_is_that_of_torchmetrics_definition():
+def test_ssim_is_that_of_torchmetrics_definition():
     """Against a direct computation of Wang's SSIM with a Gaussian window, written with loops."""
     rng = np.random.default_rng(1)
     a, b = rng.uniform(size=(2, 14, 13))
@@ -288,7 +289,7 @@ def test_similarity_is_that_of_torchmetrics_definition():
             vx, vy = (window * x * x).sum() - mx**2, (window * y * y).sum() - my**2
             cov = (window * x * y).sum() - mx * my
             values.append((2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4)))
-    got = similarity(jnp.asarray(a[None], jnp.float32), jnp.asarray(b[None], jnp.float32))
+    got = ssim(jnp.asarray(a[None], jnp.float32), jnp.asarray(b[None], jnp.float32))
     assert got.item() == pytest.approx(np.mean(values), rel=1e-4)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langfuse_jax.encoding import check_output, write_image
 from langfuse_jax.errors import UserError
+from langfuse_jax.images.encoding import check_output, write_image
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langfuse_jax import images
 from langfuse_jax.cli import _parser, main
+from langfuse_jax.images import files as images
 from langfuse_jax.metrics import CONVENTIONS, evaluate
 
 SIZES = {"a": (40, 52), "b": (33, 64), "c": (56, 40)}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from langfuse_jax.drawing import box, convex, cover, limb, soften
-from langfuse_jax.example import night_scene
-from langfuse_jax.sheet import grid, side_by_side
+from langfuse_jax.examples.drawing import box, convex, cover, limb, soften
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.sheet import grid, side_by_side
 
 
 def test_night_scene_is_dark_with_warm_people():

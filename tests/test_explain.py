@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from langfuse_jax import Clip, UserError
-from langfuse_jax.baselines import BASELINES, write_baselines
-from langfuse_jax.example import night_scene, write_night_scenes
-from langfuse_jax.explain import embed_gray, loss_map, losses_by_goal, text_plane
-from langfuse_jax.figures import plot_loss_map, plot_matrix, plot_plane, plot_training
-from langfuse_jax.images import read_visible, rgb_to_ycbcr, to_unit
-from langfuse_jax.text import GOAL, embed
+from langfuse_jax.analysis.explain import embed_gray, loss_map, losses_by_goal, text_plane
+from langfuse_jax.analysis.figures import plot_loss_map, plot_matrix, plot_plane, plot_training
+from langfuse_jax.classical.baselines import BASELINES, write_baselines
+from langfuse_jax.clip.words import GOAL, embed
+from langfuse_jax.examples.night_scene import night_scene, write_night_scenes
+from langfuse_jax.images.files import read_visible, rgb_to_ycbcr, to_unit
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from jax import export
 
 from langfuse_jax.cli import main
 from langfuse_jax.errors import UserError
-from langfuse_jax.example import night_scene
-from langfuse_jax.export import _extended, export_fusion
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.images import write_png
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.files import write_png
+from langfuse_jax.inference.export import _extended, export_fusion
+from langfuse_jax.inference.fuser import Fuser
 
 # What a machine has where only JAX is installed.
 _WITHOUT_PACKAGE = """
@@ -91,7 +91,7 @@ def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
     def fail(*_):
         raise UserError("stopped")
 
-    monkeypatch.setattr("langfuse_jax.export.export_fusion", fail)
+    monkeypatch.setattr("langfuse_jax.inference.export.export_fusion", fail)
     assert main(["export", "--out", str(tmp_path / "model.stablehlo")]) == 2
     assert not list(tmp_path.iterdir())
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langfuse_jax import images
 from langfuse_jax.cli import main
-from langfuse_jax.fuser import Fuser
+from langfuse_jax.images import files as images
+from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.student import StudentNet
-from langfuse_jax.weights import save_fusion
+from langfuse_jax.weights.fusion import save_fusion
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_missing_default_weights_name_the_remedy(pairs, capsys, monkeypatch):
 
 def test_example(tmp_path, capsys, monkeypatch):
     """By the default weights."""
-    from langfuse_jax import example
+    from langfuse_jax.examples import night_scene as example
 
     monkeypatch.setattr(example, "night_scene", partial(example.night_scene, 48, 64))  # compiled in seconds
     assert main(["fuse", "--example", "--out", str(tmp_path / "new")]) == 0

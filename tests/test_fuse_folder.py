@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langfuse_jax import fuse_command, images
 from langfuse_jax.cli import main
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.images import write_png
+from langfuse_jax.commands import fuse as fuse_command
+from langfuse_jax.images import files as images
+from langfuse_jax.images.files import write_png
+from langfuse_jax.inference.fuser import Fuser
 
 PAIRS = 24
 STUDENT = ("--model", "student")  # compiled in a fifth of the time of the other network
@@ -252,7 +253,11 @@ def test_killed_at_any_moment(tmp_path, folders, sources):
     # A fork of a process that has JAX imported, but no device yet, starts in no time.
     program = """if True:
         import os, sys, threading
-        from langfuse_jax import canvas, compilation, folder, fuser, stream
+        from langfuse_jax.images import canvas
+        from langfuse_jax.runtime import compilation
+        from langfuse_jax.inference import folders as folder
+        from langfuse_jax.inference import fuser
+        from langfuse_jax.inference import stream
         from langfuse_jax.cli import main
         fuser.Fuser.load = lambda *_, **__: fuser.Fuser({}, {"pad_multiple": 8})
         fuser.Fuser.program = lambda *_: lambda visible, infrared, sizes: (visible + infrared) / 2

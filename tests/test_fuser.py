@@ -11,11 +11,11 @@ import safetensors.numpy
 from flax import traverse_util
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.images import rgb_to_ycbcr
+from langfuse_jax.images.files import rgb_to_ycbcr
+from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
-from langfuse_jax.weights import load_fusion, save_fusion
+from langfuse_jax.weights.fusion import load_fusion, save_fusion
 
 
 @pytest.fixture(scope="module")

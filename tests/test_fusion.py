@@ -10,13 +10,13 @@ import procedural_weights
 import pytest
 from small_network import SmallNet
 
-from langfuse_jax.convert.fusion import fusion_from_torch
 from langfuse_jax.errors import UserError
-from langfuse_jax.example import night_scene
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.images import rgb_to_ycbcr
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.files import rgb_to_ycbcr
+from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models import convolution, layers
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.weights.ldfusion import fusion_from_torch
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "fusion_reference.npz")
 

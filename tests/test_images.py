@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from langfuse_jax import images
-from langfuse_jax.atomic import atomic_write, remove_leftovers
-from langfuse_jax.encoding import write_image
 from langfuse_jax.errors import UserError
+from langfuse_jax.images import files as images
+from langfuse_jax.images.encoding import write_image
+from langfuse_jax.runtime.atomic import atomic_write, remove_leftovers
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_no_folder_can_be_made_under_a_file(tmp_path, gray):
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
     program = """if True:
         import os, sys
-        from langfuse_jax.atomic import atomic_write
+        from langfuse_jax.runtime.atomic import atomic_write
         with atomic_write(sys.argv[1]) as file:
             file.write(b"half")
             file.flush()

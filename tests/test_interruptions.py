@@ -24,14 +24,14 @@ from PIL import Image
 from langfuse_jax import Clip, Fuser, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import checkpoints
+from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import Recipe, TrainState, make_train_step
-from langfuse_jax.weights import load_fusion
-from langfuse_jax.workdir_lock import locked
+from langfuse_jax.weights.checkpoint import finished_steps, restore_params
+from langfuse_jax.weights.fusion import load_fusion
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def root(tmp_path_factory):
 
 
 def _checkpoints(workdir):
-    return [workdir / "checkpoints" / str(step) for step in checkpoints.finished_steps(workdir / "checkpoints")]
+    return [workdir / "checkpoints" / str(step) for step in finished_steps(workdir / "checkpoints")]
 
 
 def _config(root, **values):
@@ -116,7 +116,7 @@ def test_killed_during_a_save(root, whole, tmp_path):
     """SIGKILL before a checkpoint gets its name: the one before it serves, and the end is the same to the bit."""
     folder = tmp_path / "w" / "checkpoints"
     assert _killed(root, tmp_path / "w", 1, r"checkpoints/6\S*tmp\S* \S*checkpoints/6$") == -signal.SIGKILL
-    assert checkpoints.finished_steps(folder) == [2, 4] and any("tmp" in path.name for path in folder.iterdir())
+    assert finished_steps(folder) == [2, 4] and any("tmp" in path.name for path in folder.iterdir())
     _finish(_start(root, tmp_path / "w"))
     _assert_same(tmp_path / "w", whole)
     assert not [path for path in folder.iterdir() if "tmp" in path.name]
@@ -146,7 +146,7 @@ def test_sigterm_saves_and_ends_with_75(root, tmp_path, quick, monkeypatch, caps
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
     assert main([*command, *quick_training.overrides(root, checkpoint_every=100)]) == 75
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert checkpoints.finished_steps(tmp_path / "w" / "checkpoints") == [4]
+    assert finished_steps(tmp_path / "w" / "checkpoints") == [4]
     assert "stopped by SIGTERM before step 4, which is saved" in error
     assert Fuser.load(tmp_path / "w").params.keys() == {"params"}
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -161,7 +161,7 @@ def test_sigterm_to_a_process_saves_and_ends_it_with_75(root, tmp_path, quick):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=100)
     assert process.returncode == 75, error
-    (step,) = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")
+    (step,) = finished_steps(tmp_path / "w" / "checkpoints")
     assert step >= 3 and f"stopped by SIGTERM before step {step}, which is saved" in error.splitlines()[-1]
     assert Fuser.load(tmp_path / "w").params.keys() == {"params"}
 
@@ -174,7 +174,7 @@ def test_the_average_is_kept_resumed_and_used(root, whole, tmp_path, quick):
     shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
     resumed = train(config, tmp_path / "a")
     jax.tree.map(np.testing.assert_array_equal, state.average, resumed.average)
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_params(tmp_path / "a"), state.average)
+    jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path / "a"), state.average)
     jax.tree.map(np.testing.assert_array_equal, load_fusion(tmp_path / "a")[0], state.average)
     gap = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (state.params, state.average)), strict=True)]
     assert max(gap) > 1e-5
@@ -207,12 +207,12 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, mo
     )
     taken = list(losses)
     train(_config(root), tmp_path / "w")
-    assert checkpoints.finished_steps(tmp_path / "w" / "checkpoints") == [4, 10, 12]
+    assert finished_steps(tmp_path / "w" / "checkpoints") == [4, 10, 12]
     best, last = Fuser.load(tmp_path / "w" / "checkpoints" / "4"), Fuser.load(tmp_path / "w")
     gap = [float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (best.params, last.params)), strict=True)]
     assert max(gap) > 1e-4
     with pytest.raises(UserError, match="no checkpoint of step 6"):
-        checkpoints.restore_params(tmp_path / "w", 6)
+        restore_params(tmp_path / "w", 6)
 
 
 def test_validation_is_written_and_repeats(root, tmp_path, quick):
@@ -431,4 +431,4 @@ def test_restored_on_other_numbers_of_devices(tmp_path):
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout.split())
     assert printed == [["3", "15.0", "3", "8"], ["4", "15.0", "4", "1"], ["5", "15.0", "5", "2"]]
-    assert checkpoints.restore_params(tmp_path)["w"][5] == 15.0
+    assert restore_params(tmp_path)["w"][5] == 15.0

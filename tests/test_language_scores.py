@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from langfuse_jax import Clip
+from langfuse_jax.clip.words import embed
+from langfuse_jax.evaluation.language import LANGUAGE_SCORES, embed_images, language_scores
 from langfuse_jax.losses import language_driven_loss
-from langfuse_jax.metrics.language import LANGUAGE_SCORES, embed_images, language_scores
-from langfuse_jax.text import embed
 
 
 @pytest.fixture(scope="module")

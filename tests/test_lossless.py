@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from langfuse_jax.data.pyramid_fusion import gaussian_blur, guide_fuse, pyramid_fuse
+from langfuse_jax.classical.pyramid import gaussian_blur, guide_fuse, pyramid_fuse
 from langfuse_jax.losses import guide_loss
-from langfuse_jax.losses.imitation import similarity
+from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import lossless_init
 
@@ -97,7 +97,7 @@ def test_guide_loss_by_numpy():
         error = f - guide_fuse(v, i)
         differences = sum(np.abs(np.diff(error, axis=axis)).mean() for axis in (0, 1))
         total += np.abs(error).mean() + 2 * differences
-        total += (1 - jax.jit(similarity)(*(jnp.asarray(x)[None] for x in (f, guide_fuse(v, i)))).item()) / 2
+        total += (1 - jax.jit(ssim)(*(jnp.asarray(x)[None] for x in (f, guide_fuse(v, i)))).item()) / 2
     images = [jnp.asarray(x)[..., None] for x in (fused, *pairs)]
     loss, (slope, *sources) = jax.jit(jax.value_and_grad(guide_loss, (0, 1, 2)))(*images)
     assert loss.item() == pytest.approx(total / 2, rel=1e-4)

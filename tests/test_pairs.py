@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.pairs import FusedPair, Pair, match_pairs, read_pair, scan_sizes
+from langfuse_jax.images.pairs import FusedPair, Pair, match_pairs, read_pair, scan_sizes
 
 
 def folders(tmp_path, visible, infrared):

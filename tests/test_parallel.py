@@ -15,10 +15,10 @@ import pytest
 import quick_training
 
 from langfuse_jax import UserError
-from langfuse_jax.distributed import end_together, join_cluster
 from langfuse_jax.errors import Preempted
-from langfuse_jax.training import checkpoints
+from langfuse_jax.runtime.distributed import end_together, join_cluster
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh
+from langfuse_jax.weights.checkpoint import finished_steps
 
 STEPS = Path(__file__).with_name("parallel_steps.py")
 
@@ -102,7 +102,6 @@ _DIVIDED = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from langfuse_jax.models.convolution import conv_transpose
-from langfuse_jax.training import checkpoints
 from langfuse_jax.training.parallel import data_mesh
 
 blocks, everywhere = (NamedSharding(data_mesh(), PartitionSpec(*axes)) for axes in (("data",), ()))
@@ -274,7 +273,7 @@ def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
     pair[1].send_signal(signal.SIGTERM)
     ends = [process.communicate(timeout=100) for process in pair]
     assert [process.returncode for process in pair] == [75, 75], ends
-    step = checkpoints.finished_steps(tmp_path / "w" / "checkpoints")[-1]
+    step = finished_steps(tmp_path / "w" / "checkpoints")[-1]
     assert all(f"stopped by SIGTERM before step {step}, which is saved" in error for _, error in ends)
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from transformers import CLIPConfig
 
+from langfuse_jax.evaluation.language import embed_images, language_scores
 from langfuse_jax.metrics import evaluate
-from langfuse_jax.metrics.language import embed_images, language_scores
 from langfuse_jax.models.clip import init_params, towers
 from langfuse_jax.models.convolution import conv, conv_transpose
 from langfuse_jax.models.fusion import FusionNet

@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from langfuse_jax import Clip, FusionNet
-from langfuse_jax.convert.fusion import fusion_from_torch, fusion_to_torch
-from langfuse_jax.convert.vgg import load_vgg19
-from langfuse_jax.data.windows import random_windows
+from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import MEAN, STD
-from langfuse_jax.training.clip_vocabulary import make_tokenizer, save_tokenizer
+from langfuse_jax.training.augmentation.windows import random_windows
 from langfuse_jax.training.step import Frozen, Recipe, objective
+from langfuse_jax.weights.ldfusion import fusion_from_torch, fusion_to_torch
+from langfuse_jax.weights.vgg import load_vgg19
 
 BATCH, CROP, PATCHES, CLIP_SIZE = 2, 48, 12, 32
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_network import SmallNet
 
-from langfuse_jax.convert.fusion import fusion_from_torch
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.layers import LayerNorm, adaptive_instance_norm, global_mean, instance_norm, reflect_pad
+from langfuse_jax.weights.ldfusion import fusion_from_torch
 
 fuse = jax.jit(FusionNet().apply)
 SIZES = [(32, 71), (37, 42), (64, 56)]  # few, as each is a program of its own when alone

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from langfuse_jax.score_table import ScoreTable, as_csv, as_json, as_latex, as_markdown, as_text
+from langfuse_jax.evaluation.table import ScoreTable, as_csv, as_json, as_latex, as_markdown, as_text
 
 # Two images; A is best in EN, B in MSE; cosine has no direction; all tie in Qabf.
 VALUES = np.array(

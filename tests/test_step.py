@@ -10,12 +10,12 @@ import pytest
 from parallel_steps import small_clip
 from recorded_keys import RecordedKeys
 
-from langfuse_jax.data.faded import fade
-from langfuse_jax.data.windows import Windows, first_valid, random_windows
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import step
+from langfuse_jax.training.augmentation.fade import fade
+from langfuse_jax.training.augmentation.windows import Windows, first_valid, random_windows
 from langfuse_jax.training.speed import Speed, peak_flops
 from langfuse_jax.training.step import Frozen, Recipe, fusion_loss, make_gradient
 

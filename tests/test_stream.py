@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.stream import fuse_stream
+from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.inference.stream import fuse_stream
 
 
 class Echo(Fuser):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.fuser import Fuser
+from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.student import GRAIN, REACH, StudentNet
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from langfuse_jax import TextEmbeddings, UserError
 from langfuse_jax.cli import main
-from langfuse_jax.text import GOAL, INFRARED, VISIBLE, embed
+from langfuse_jax.clip.words import GOAL, INFRARED, VISIBLE, embed
 
 RAW = {
     "v": [3.0, 0, 0],

@@ -13,21 +13,7 @@ from PIL import Image
 from recorded_keys import RecordedKeys
 
 from langfuse_jax import Clip
-from langfuse_jax.cli import main
-from langfuse_jax.data.clip_batches import GOALS, PER_SCENE, batches, cut, facts
-from langfuse_jax.data.clip_cameras import other_cameras
-from langfuse_jax.data.clip_captions import (
-    CONCEPTS,
-    INDEX,
-    PHRASES,
-    reference_sentences,
-    sample_captions,
-    truth,
-    vocabulary,
-)
-from langfuse_jax.data.clip_degradations import FAILURES, degrade
-from langfuse_jax.data.clip_scenes import VARIANTS, load_scenes
-from langfuse_jax.data.pyramid_fusion import (
+from langfuse_jax.classical.pyramid import (
     collapse,
     enhance,
     equalise,
@@ -36,10 +22,21 @@ from langfuse_jax.data.pyramid_fusion import (
     laplacian_pyramid,
     pyramid_fuse,
 )
-from langfuse_jax.losses.language import language_driven_loss
-from langfuse_jax.models.clip import TextTower, VisionTower
-from langfuse_jax.training.clip import draw_params
-from langfuse_jax.training.clip_loss import (
+from langfuse_jax.cli import main
+from langfuse_jax.compact_clip.batches import GOALS, PER_SCENE, batches, cut, facts
+from langfuse_jax.compact_clip.cameras import other_cameras
+from langfuse_jax.compact_clip.captions import (
+    CONCEPTS,
+    INDEX,
+    PHRASES,
+    reference_sentences,
+    sample_captions,
+    truth,
+    vocabulary,
+)
+from langfuse_jax.compact_clip.degradations import FAILURES, degrade
+from langfuse_jax.compact_clip.initialisation import convolutional_start, whitening_patches
+from langfuse_jax.compact_clip.loss import (
     balanced_sigmoid_loss,
     directional_cosines,
     naming_loss,
@@ -47,9 +44,12 @@ from langfuse_jax.training.clip_loss import (
     spread_loss,
     token_loss,
 )
-from langfuse_jax.training.clip_report import auc
-from langfuse_jax.training.clip_start import convolutional_start, whitening_patches
-from langfuse_jax.training.clip_vocabulary import learn_merges, make_tokenizer
+from langfuse_jax.compact_clip.report import auc
+from langfuse_jax.compact_clip.scenes import VARIANTS, load_scenes
+from langfuse_jax.compact_clip.tokenizer import learn_merges, make_tokenizer
+from langfuse_jax.compact_clip.train import draw_params
+from langfuse_jax.losses.language import language_driven_loss
+from langfuse_jax.models.clip import TextTower, VisionTower
 
 
 def pair(rng, shape=(90, 110)):

@@ -19,21 +19,21 @@ from safetensors.numpy import save_file
 
 import langfuse_jax
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
-from langfuse_jax.canvas import how_seen
 from langfuse_jax.cli import main
-from langfuse_jax.example import night_scene
+from langfuse_jax.clip.words import embed
+from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.images.canvas import how_seen
 from langfuse_jax.losses import grid_loss
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import lossless_init
-from langfuse_jax.text import embed
-from langfuse_jax.training.checkpoints import restore_params
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.loop import train
 from langfuse_jax.training.step import moving_average
 from langfuse_jax.training.validation import make_scores, write_line
-from langfuse_jax.weights import load_fusion
+from langfuse_jax.weights.checkpoint import restore_params
+from langfuse_jax.weights.fusion import load_fusion
 
 SMOKE = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 ASSETS = Path(langfuse_jax.__file__).with_name("assets")

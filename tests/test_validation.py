@@ -11,9 +11,9 @@ import quick_training
 from jax.sharding import Mesh
 
 from langfuse_jax import Clip, UserError
-from langfuse_jax.canvas import how_seen
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
+from langfuse_jax.images.canvas import how_seen
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import loop, validation
 from langfuse_jax.training.configs import load_config

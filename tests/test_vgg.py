@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 from langfuse_jax import UserError
 from langfuse_jax.cli import main
-from langfuse_jax.convert.vgg import load_vgg19
 from langfuse_jax.models.vgg import VGG19
+from langfuse_jax.weights.vgg import load_vgg19
 
 
 @pytest.mark.parametrize("naming", procedural_weights.VGG19_HEADS)

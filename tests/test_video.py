@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from langfuse_jax.cli import main
-from langfuse_jax.images import thermal_limits
+from langfuse_jax.images.files import thermal_limits
 
 av = pytest.importorskip("av")
 
@@ -118,7 +118,7 @@ def test_colours_of_any_matrix_are_kept(tmp_path, frames, fuse):
 def test_thermal_counts_have_the_first_frame_s_limits(tmp_path, frames, fuse, monkeypatch):
     # A program that was compiled and one that was loaded may differ in the last bit, and so in what is rounded: a
     # coding with loss makes more of that than of other limits, one without leaves it at single levels.
-    monkeypatch.setattr("langfuse_jax.video._RATE_FACTOR", "0")
+    monkeypatch.setattr("langfuse_jax.inference.video._RATE_FACTOR", "0")
     visible, infrared = frames
     cold = [28000 + (4 if i else 2) * image.astype(np.uint16) for i, image in enumerate(infrared[:4])]
     ir = write_frames(tmp_path / "ir", cold)

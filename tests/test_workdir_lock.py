@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from langfuse_jax import UserError, workdir_lock
-from langfuse_jax.workdir_lock import locked
+from langfuse_jax import UserError
+from langfuse_jax.runtime import workdir_lock
+from langfuse_jax.runtime.workdir_lock import locked
 
 # As the package does it, without the seconds that its import takes.
 _HOLDER = """

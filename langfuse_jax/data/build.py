@@ -9,32 +9,41 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from langfuse_jax.atomic import make_folder
 from langfuse_jax.errors import UserError
-from langfuse_jax.folder import check_writable
-from langfuse_jax.pairs import Pair, read_pair
-from langfuse_jax.threads import ahead, default_threads, pool
+from langfuse_jax.images.pairs import Pair, read_pair
+from langfuse_jax.inference.folders import check_writable
+from langfuse_jax.runtime.atomic import make_folder
+from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
 
-def data_build_command(args) -> None:
-    """Checks every pair of `--source`, then writes the dataset, which appears whole or not at all.
+def build_dataset(
+    dataset: str, source: Path, out: Path, *, name: str | None = None, overwrite: bool = False
+) -> tuple[Path, dict[str, int] | None]:
+    """Checks every pair of `source`, then writes the dataset, which appears whole or not at all.
 
-    Raises UserError, naming the file, for a source without pairs, an image without a partner and one that cannot be
-    read, and where the dataset cannot be written.
+    Args:
+        dataset: a name of `builders.BUILDERS`.
+        source: the folder as it was downloaded.
+        out: root of the prepared datasets.
+        name: of the prepared dataset, in `out`; that of `dataset` by default.
+        overwrite: prepare again what is there already.
+
+    Returns:
+        Where the dataset is, and the number of pairs by part; None where it was there already. Raises UserError, naming
+        the file, for a source without pairs, an image without a partner and one that cannot be read, and where the
+        dataset cannot be written.
     """
     import tensorflow_datasets as tfds
 
     from langfuse_jax.data.builders import BUILDERS
 
-    builder_class = BUILDERS[args.dataset]
-    name = args.name or args.dataset
+    builder_class = BUILDERS[dataset]
+    name = name or dataset
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"--name {name}: use small letters, digits and _, beginning with a letter")
-    place = Path(args.out) / name / str(builder_class.VERSION)
-    if place.exists() and not args.overwrite:
-        print(f"{place}: is there already (--overwrite prepares it again)")
-        return
-    source = Path(args.source)
+    place = out / name / str(builder_class.VERSION)
+    if place.exists() and not overwrite:
+        return place, None
     if not source.is_dir():
         problem = "is not a folder" if source.exists() else "no such folder"
         raise UserError(f"--source {source}: {problem}. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}")
@@ -42,7 +51,7 @@ def data_build_command(args) -> None:
     tfds.disable_progress_bar()
     named = type(builder_class.__name__, (builder_class,), {"name": name}, skip_registration=True)
     # Built beside its place: a run that is killed leaves nothing that looks like a dataset, and the next clears it up.
-    building = Path(args.out) / f".building_{name}"
+    building = out / f".building_{name}"
     shutil.rmtree(building, ignore_errors=True)
     try:
         builder = named(data_dir=building, file_format="array_record")
@@ -59,9 +68,7 @@ def data_build_command(args) -> None:
         raise UserError(f"{place}: cannot be written ({reason}); choose a place with free space") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    counts = ", ".join(f"{part} {len(pairs)}" for part, pairs in parts.items())
-    print(f"{place}: {counts} pairs. Licence: {builder_class.LICENCE} {builder_class.HOMEPAGE}")
-    print(f"train with --config.data.root={args.out} --config.data.train=\"('{name}',)\"")
+    return place, {part: len(pairs) for part, pairs in parts.items()}
 
 
 def _check_images(pairs: list[Pair]) -> None:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS
-from langfuse_jax.pairs import Pair, match_pairs
+from langfuse_jax.images.files import EXTENSIONS
+from langfuse_jax.images.pairs import Pair, match_pairs
 
 # Folder names, in small letters; `crop_lr_visible` and `cropinfrared` are RoadScene's own.
 VISIBLE = ("visible", "vi", "vis", "crop_lr_visible")
@@ -20,7 +20,7 @@ def find_parts(folder: str | os.PathLike) -> dict[str, tuple[Path, Path]]:
     with `train/` and `test/` inside (LLVIP); or inside `train/` and `test/` (MSRS). Raises UserError, naming the
     folder, for anything else, and where two folders of one role lie side by side.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/train", 1, 48, 64)
     >>> {part: [folder.name for folder in folders] for part, folders in find_parts("data").items()}
     {'train': ['visible', 'infrared']}
@@ -51,7 +51,7 @@ def part_pairs(folder: str | os.PathLike, part: str) -> list[Pair]:
 
     Raises UserError as `find_parts`, and for an image without a partner.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data", 2, 48, 64)
     >>> [pair.stem for pair in part_pairs("data", "test")]
     ['0', '1']
@@ -63,7 +63,7 @@ def part_pairs(folder: str | os.PathLike, part: str) -> list[Pair]:
 def paired(visible: Path, infrared: Path) -> list[Pair]:
     """All pairs of two folders, sorted by stem. Raises UserError for an image without a partner; see `match_pairs`.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("scenes", 2, 48, 64)
     >>> [pair.stem for pair in paired(Path("scenes/visible"), Path("scenes/infrared"))]
     ['0', '1']

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from langfuse_jax.canvas import Size
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import header_size, read_infrared, read_visible
-from langfuse_jax.pairs import check_sizes
+from langfuse_jax.images.canvas import Size
+from langfuse_jax.images.files import header_size, read_infrared, read_visible
+from langfuse_jax.images.pairs import check_sizes
 
 VERSION = "1.0.0"  # of the records; one for all builders
 _INFO = "dataset_info.json"

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from langfuse_jax.canvas import Size
 from langfuse_jax.data.layouts import part_pairs
 from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record, record_size
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import header_size
-from langfuse_jax.pairs import Pair, read_pair
+from langfuse_jax.images.canvas import Size
+from langfuse_jax.images.files import header_size
+from langfuse_jax.images.pairs import Pair, read_pair
 
 GrayPair = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
 
@@ -27,7 +27,7 @@ def list_scenes(folder: str | Path, part: str = "train") -> Sequence[Pair | Reco
     The rule: a folder with `VERSION/dataset_info.json` inside is a dataset prepared by `langfuse-jax data build`, any
     other is a folder of pairs (`layouts.find_parts`). Raises UserError where it is neither, empty or unpaired.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/roads/train", 2, 48, 64)
     >>> [scene.stem for scene in list_scenes("data/roads")]
     ['0', '1']
@@ -39,7 +39,7 @@ def list_scenes(folder: str | Path, part: str = "train") -> Sequence[Pair | Reco
 def read_scene(scene: Pair | Record) -> GrayPair:
     """Visible luma and infrared in [0, 1]. Raises UserError, naming the files or the record.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/roads", 1, 48, 64)
     >>> [image.shape for image in read_scene(list_scenes("data/roads")[0])]
     [(48, 64), (48, 64)]
@@ -55,7 +55,7 @@ def scene_size(scene: Pair | Record) -> Size:
 
     Raises UserError as `read_scene`.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/roads", 1, 48, 64)
     >>> scene_size(list_scenes("data/roads")[0])
     (48, 64)
@@ -67,7 +67,7 @@ def scene_size(scene: Pair | Record) -> Size:
 def check_crop(scenes: Iterable[Pair | Record], crop: int) -> None:
     """Raises UserError where a crop is larger, in both directions, than every scene.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/roads", 1, 48, 64)
     >>> check_crop(list_scenes("data/roads"), 64)
     """
@@ -106,7 +106,7 @@ class Scenes(Sequence):
     next one that can, so that batches stay full and reproducible; it is named on stderr, and when there are more than
     `max_unreadable` of them UserError is raised. Each reading process keeps its own memory and its own count.
 
-    >>> from langfuse_jax.example import write_night_scenes
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
     >>> write_night_scenes("data/roads", 2, 48, 64)
     >>> scenes = Scenes(list_scenes("data/roads"))
     >>> len(scenes), scenes[1][0].shape, scenes.name(1)

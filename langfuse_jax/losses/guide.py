@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from langfuse_jax.data.pyramid_fusion import guide_fuse
-from langfuse_jax.losses.imitation import similarity
+from langfuse_jax.classical.pyramid import guide_fuse
+from langfuse_jax.losses.ssim import ssim
 
 
 def guide_loss(
@@ -16,7 +16,7 @@ def guide_loss(
     """Distance e to `guide_fuse` of the sources: mean |e|, plus twice that of its differences, plus (1 - SSIM) / 2.
 
     It is not in LDFusion (arXiv 2402.16267). Where maxima of features only say what is too little, each pixel of a
-    classical fusion says where to go; differences and SSIM (`similarity`) keep the fine texture that the first term
+    classical fusion says where to go; differences and SSIM (`ssim`) keep the fine texture that the first term
     alone would blur.
 
     Args:
@@ -32,4 +32,4 @@ def guide_loss(
     guide = jax.lax.stop_gradient(cast(Array, jax.vmap(guide_fuse)(visible[..., 0], infrared[..., 0])))
     error = fused[..., 0] - guide
     differences = jnp.abs(jnp.diff(error, axis=1)).mean() + jnp.abs(jnp.diff(error, axis=2)).mean()
-    return jnp.abs(error).mean() + 2 * differences + (1 - similarity(fused[..., 0], guide).mean()) / 2
+    return jnp.abs(error).mean() + 2 * differences + (1 - ssim(fused[..., 0], guide).mean()) / 2

@@ -31,7 +31,7 @@ def edge_preservation(
     black images, and in "corrected" all constant ones (elsewhere their frame is an edge). A plain maximum of the
     sources scores above most methods. Xydeas and Petrovic, Electron. Lett. 2000.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(edge_preservation(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [0.975, 0.475]
@@ -83,7 +83,7 @@ def fusion_artifacts(
     the fused one against visible and fused: unreliable. All others equal the same script called in order, as in
     RFN-Nest's. Shreyamsha Kumar, Signal Image Video Process. 2013.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(fusion_artifacts(fused, image, image).item(), 3) for fused in (image, image // 32 * 32)]
     [0.0, 0.013]

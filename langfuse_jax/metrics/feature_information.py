@@ -50,7 +50,7 @@ def feature_mutual_information(
     rounding errors, count as flat here; a plain maximum of the sources scores high. Haghighat, Aghagolzadeh and
     Seyedarabi, Comput. Electr. Eng. 2011; Haghighat and Razian, AICT 2014.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(feature_mutual_information(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [1.0, 0.894]

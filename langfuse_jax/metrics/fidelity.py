@@ -26,7 +26,7 @@ def visual_information_fidelity(
     image is too small; 17 pixels a side are the least. It hangs on the scale of the values: 0-255, not 0-1. The same
     in CDDFuse, Tang and every convention. Sheikh and Bovik, IEEE Trans. Image Process. 2006.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(visual_information_fidelity(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [2.0, 1.442]

@@ -25,7 +25,7 @@ def chen_blum(
     Equals VIFB's script (which gives NaN for constants); the same in every convention. Chen and Blum, Image Vis.
     Comput. 2009.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(chen_blum(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [1.0, 0.943]
@@ -54,7 +54,7 @@ def chen_varshney(
     power lets few blocks decide. Equals VIFB's script (its real part); the same in every convention. Chen and Varshney,
     Inf. Fusion 2007.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(chen_varshney(fused, image, image).item(), 1) for fused in (image, image // 2)]
     [0.0, 0.5]

@@ -37,7 +37,7 @@ def structural_similarity(
     levels agree. Unreliable with L = 2 or 1 on 0-255 data ("cddfuse", "tang"): the constants all but vanish, so noise
     in flat areas decides. Needs as many pixels a side as the window. Wang et al., IEEE Trans. Image Process. 2004.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(structural_similarity(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [2.0, 1.269]
@@ -83,7 +83,7 @@ def multi_scale_structural_similarity(
     counts as 0. Needs 44 pixels a side. Equals Tang's script; not comparable with the five-scale MS-SSIM of Wang et al.
     that other papers quote. The same in every convention. Ma, Zeng and Wang, IEEE Trans. Image Process. 2015.
 
-    >>> from langfuse_jax.example import night_scene
+    >>> from langfuse_jax.examples.night_scene import night_scene
     >>> image = jnp.asarray(night_scene(48, 64)[1])[None]
     >>> [round(multi_scale_structural_similarity(fused, image, image).item(), 3) for fused in (image, image // 2)]
     [1.0, 0.834]

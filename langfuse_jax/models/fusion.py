@@ -2,7 +2,8 @@
 
 Two content encoders and two style encoders (one of each per source) feed a decoder whose residual blocks are
 modulated by the styles. It is the network of "Infrared and visible image fusion with language-driven loss"
-(arXiv 2402.16267), 5 776 977 parameters, layer for layer, so its published weights fit (`langfuse_jax.convert.fusion`).
+(arXiv 2402.16267), 5 776 977 parameters, layer for layer, so its published weights fit
+(`langfuse_jax.weights.ldfusion`).
 """
 
 from functools import partial

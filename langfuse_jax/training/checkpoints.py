@@ -10,20 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.training.step import TrainState
+from langfuse_jax.weights.checkpoint import FOLDER, damaged, finished_steps
 
-FOLDER = "checkpoints"
 _KEEP = 2
 _METRIC = "validation_loss"
 _ABSENT = "(absent)"
@@ -90,11 +89,6 @@ def _telling(manager):
             f"{manager.directory}: a checkpoint cannot be saved ({reason}); {usable}: free space there and run the "
             "same command again"
         ) from error
-
-
-def finished_steps(folder: str | os.PathLike) -> list[int]:
-    """The steps of the whole checkpoints in a folder, sorted."""
-    return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdigit())
 
 
 def latest(manager: ocp.CheckpointManager) -> str | None:
@@ -198,7 +192,7 @@ def restore(
     except UserError:
         raise
     except Exception as error:  # a checkpoint of another network or a damaged one: Orbax raises many types
-        raise UserError(_damaged(folder, error, "use another --workdir")) from error
+        raise UserError(damaged(folder, error, "use another --workdir")) from error
     return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32))
 
 
@@ -224,57 +218,3 @@ def _flat(config, prefix="config"):
     if not isinstance(config, dict):
         return {prefix: config}
     return {name: value for key, inner in config.items() for name, value in _flat(inner, f"{prefix}.{key}").items()}
-
-
-def _find(workdir, step):
-    """The folder of a checkpoint; of the latest where `step` is None."""
-    folder = (Path(workdir) / FOLDER).absolute()
-    done = finished_steps(folder)
-    step = done[-1] if step is None and done else step
-    if step not in done:
-        which = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        raise UserError(f"{folder}: {which} in it; train longer, or give another folder")
-    return folder / str(step)
-
-
-def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
-    """The fusion parameters of a checkpoint of a training, averaged where it keeps an average, on the first device.
-
-    Args:
-        workdir: of the training.
-        step: None for the latest.
-
-    Raises UserError where there is none, or where it is damaged.
-    """
-    checkpoint = _find(workdir, step)
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = checkpoint / "state"
-    handler = ocp.PyTreeCheckpointHandler()  # a Checkpointer would warn of metadata that only whole checkpoints have
-    try:
-        form = handler.metadata(place).tree
-        form = {name: form[name] for name in ("params", "average") if form.get(name)}
-        form = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), form)
-        arguments = ocp.checkpoint_utils.construct_restore_args(form)
-        arguments = ocp.args.PyTreeRestore(item=form, restore_args=arguments, partial_restore=True)
-        state = handler.restore(place, args=arguments)
-    except Exception as error:  # damaged: Orbax raises many types
-        raise UserError(_damaged(checkpoint, error, "give another folder")) from error
-    finally:
-        handler.close()
-    return state.get("average") or state["params"]
-
-
-def saved_config(workdir: str | Path, step: int | None = None) -> dict[str, Any]:
-    """The config that a checkpoint was saved with, as JSON has it. Arguments and errors as of `restore_params`."""
-    checkpoint = _find(workdir, step)
-    handler = ocp.JsonCheckpointHandler()
-    try:
-        return handler.restore(checkpoint / "about")["config"]
-    except Exception as error:  # damaged: Orbax raises many types
-        raise UserError(_damaged(checkpoint, error, "give another folder")) from error
-    finally:
-        handler.close()
-
-
-def _damaged(checkpoint, error, remedy):
-    return f"{checkpoint}: cannot be restored ({' '.join(str(error).split())[:200]}); {remedy}"

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
-from langfuse_jax.atomic import atomic_write
+from langfuse_jax.runtime.atomic import atomic_write
 from langfuse_jax.training.parallel import local
 
 

@@ -1,7 +1,6 @@
 """The training loop: `langfuse-jax train`."""
 
 import json
-import shlex
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -11,27 +10,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax._version import __version__
-from langfuse_jax.atomic import atomic_write, full_disk_told, make_folder
-from langfuse_jax.canvas import how_seen
-from langfuse_jax.convert.vgg import load_vgg19
+from langfuse_jax.clip.pretrained import Clip
+from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes, read_scene
-from langfuse_jax.distributed import end_together, join_cluster, wait_for_others
 from langfuse_jax.errors import Preempted, UserError
-from langfuse_jax.fuser import Fuser
-from langfuse_jax.images import write_png
-from langfuse_jax.models.clip import Clip, in_compute_dtype
+from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.files import write_png
+from langfuse_jax.images.sheet import grid
+from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
-from langfuse_jax.sheet import grid
-from langfuse_jax.text import TextEmbeddings, embed
+from langfuse_jax.runtime.atomic import atomic_write, full_disk_told, make_folder
+from langfuse_jax.runtime.distributed import end_together, wait_for_others
+from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import check_values, load_config, texts
+from langfuse_jax.training.configs import check_values, texts
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
 from langfuse_jax.training.parallel import check_division, compile_step, data_mesh, local, replicate, share
@@ -41,21 +40,9 @@ from langfuse_jax.training.speed import Speed, peak_flops, step_flops
 from langfuse_jax.training.step import Frozen, Recipe, TrainState, init_state, make_train_step
 from langfuse_jax.training.trace import Trace
 from langfuse_jax.training.validation import make_scores, make_validation, write_line
-from langfuse_jax.weights import refuse_student, save_fusion
-from langfuse_jax.workdir_lock import locked
-
-
-def train_command(args, overrides):
-    """`langfuse-jax train`: parse the config, train, and say where the model is."""
-    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
-    config = load_config(args.config, overrides, command="train")
-    join_cluster(args.coordinator, args.num_processes, args.process_id)
-    command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *overrides])
-    with end_together(args.workdir), full_disk_told(args.workdir):
-        train(config, args.workdir, command=command, override=args.override, profile=args.profile)
-    if jax.process_index():
-        return
-    print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
+from langfuse_jax.weights.checkpoint import saved_config
+from langfuse_jax.weights.fusion import refuse_student, save_fusion
+from langfuse_jax.weights.vgg import load_vgg19
 
 
 def train(
@@ -176,7 +163,7 @@ def train(
         state, step_key = checkpoints.restore(manager, state, iterator, key=step_key, config=config, override=override)
         start = int(state.step)
         # Whose rule of seeing the parameters of this start have learned, see `how_seen`.
-        before = checkpoints.saved_config(workdir, start)["crop"] if start else config.crop
+        before = saved_config(workdir, start)["crop"] if start else config.crop
         step_key = replicate(step_key, mesh)
         if first:
             with atomic_write(workdir / "config.json") as file:

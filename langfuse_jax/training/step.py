@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from langfuse_jax.data.faded import fade
-from langfuse_jax.data.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
 from langfuse_jax.losses import feature_bank, grid_loss, guide_loss, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
 from langfuse_jax.models.vgg import VGG19
+from langfuse_jax.training.augmentation.fade import fade
+from langfuse_jax.training.augmentation.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
 
 
 class TrainState(flax.struct.PyTreeNode):

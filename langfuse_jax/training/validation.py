@@ -16,16 +16,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int, PyTree
 from ml_collections import ConfigDict
 
-from langfuse_jax.atomic import atomic_write
-from langfuse_jax.canvas import extend, extended_size, place, plan, smallest
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.prepared import Record
 from langfuse_jax.data.scenes import list_scenes, read_scene, scene_size
 from langfuse_jax.errors import UserError
+from langfuse_jax.images.canvas import extend, extended_size, place, plan, smallest
+from langfuse_jax.images.pairs import Pair
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.pairs import Pair
+from langfuse_jax.runtime.atomic import atomic_write
 from langfuse_jax.training.log import json_line, lines_before
 from langfuse_jax.training.parallel import AXIS, local
 from langfuse_jax.training.step import Frozen, Recipe, fusion_loss

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from langfuse_jax.data.layouts import find_parts, paired
 from langfuse_jax.data.prepared import VERSION
-from langfuse_jax.pairs import Pair
+from langfuse_jax.images.pairs import Pair
 
 
 class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # imported lazily

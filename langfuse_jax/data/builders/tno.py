@@ -4,8 +4,8 @@ from pathlib import Path
 
 from langfuse_jax.data.builders.pairs import PairsBuilder
 from langfuse_jax.errors import UserError
-from langfuse_jax.images import EXTENSIONS
-from langfuse_jax.pairs import Pair
+from langfuse_jax.images.files import EXTENSIONS
+from langfuse_jax.images.pairs import Pair
 
 
 class Tno(PairsBuilder):

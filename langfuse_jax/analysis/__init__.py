@@ -1,0 +1,1 @@
+"""What notebooks and benchmarks show: loss maps, tables and figures."""

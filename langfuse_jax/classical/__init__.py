@@ -1,0 +1,1 @@
+"""Fusion without a network: Laplacian pyramids and plain baselines."""

@@ -1,0 +1,1 @@
+"""A pretrained CLIP: its folder, its tensors, and the embeddings of words."""

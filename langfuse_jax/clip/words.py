@@ -1,0 +1,113 @@
+"""Prompts -> text embeddings: the three sentences that steer training, encoded once and kept in a file."""
+
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from langfuse_jax.errors import UserError
+from langfuse_jax.runtime.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from langfuse_jax.clip.pretrained import Clip
+
+# The sentences of the published method (arXiv 2402.16267).
+VISIBLE = "a visible gray image"
+INFRARED = "an infrared image"
+GOAL = "a clear image with detailed background and salient objects"
+ROLES = ("visible", "infrared", "goal")
+
+
+@dataclass(frozen=True, eq=False)
+class TextEmbeddings:
+    """Unit text vectors of the three roles, and where they come from.
+
+    Attributes:
+      model: name of the CLIP that made them.
+      fingerprint: `Clip.fingerprint` of it.
+      prompts: the prompts of each role, `{"visible": (...), "infrared": (...), "goal": (...)}`.
+      visible, infrared, goal: unit vectors (d,), float32.
+
+    >>> prompts = {"visible": ("a photo",), "infrared": ("heat",), "goal": ("both",)}
+    >>> text = TextEmbeddings("mine", "0123456789ab", prompts, *np.eye(2, dtype=np.float32), np.float32([0.6, 0.8]))
+    >>> {roles: round(cosine, 3) for roles, cosine in text.cosines().items()}
+    {('visible', 'infrared'): 0.0, ('visible', 'goal'): 0.6, ('infrared', 'goal'): 0.8}
+    >>> text.save("text.npz")
+    >>> TextEmbeddings.load("text.npz").prompts["goal"]
+    ('both',)
+    """
+
+    model: str
+    fingerprint: str
+    prompts: dict[str, tuple[str, ...]]
+    visible: Float[np.ndarray, " d"]
+    infrared: Float[np.ndarray, " d"]
+    goal: Float[np.ndarray, " d"]
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file (no pickles), complete or not at all. Raises UserError where it cannot be written."""
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise UserError(f"--out {path}: text embeddings are kept in a .npz file; give a name that ends so")
+        about = json.dumps({"model": self.model, "fingerprint": self.fingerprint, "prompts": self.prompts})
+        with atomic_write(path) as file:
+            np.savez(file, about=np.array(about), **{role: getattr(self, role) for role in ROLES})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TextEmbeddings":
+        """Read what `save` wrote. Raises UserError for a missing file or one that is no text file."""
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such text file; make one with `langfuse-jax embed --out {path}`")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                vectors = {role: np.asarray(file[role], np.float32) for role in ROLES}
+            prompts = {role: tuple(about["prompts"][role]) for role in ROLES}
+            model, fingerprint = about["model"], about["fingerprint"]
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not a text file of `langfuse-jax embed`; make it again") from error
+        return cls(model=model, fingerprint=fingerprint, prompts=prompts, **vectors)
+
+    def check(self, clip: "Clip") -> None:
+        """Raises UserError, naming both, unless these vectors were made with `clip`."""
+        if self.fingerprint != clip.fingerprint:
+            raise UserError(
+                f"text embeddings were made with CLIP {self.model} ({self.fingerprint}), here it is {clip.name} "
+                f"({clip.fingerprint}); run `langfuse-jax embed` with the CLIP that is used here"
+            )
+
+    def cosines(self) -> dict[tuple[str, str], float]:
+        """Cosine of every two roles. Near 1, two sentences mean the same to this CLIP and cannot steer."""
+        pairs = (("visible", "infrared"), ("visible", "goal"), ("infrared", "goal"))
+        return {(a, b): float(getattr(self, a) @ getattr(self, b)) for a, b in pairs}
+
+
+def embed(
+    clip: "Clip",
+    *,
+    visible: Sequence[str] = (VISIBLE,),
+    infrared: Sequence[str] = (INFRARED,),
+    goal: Sequence[str] = (GOAL,),
+) -> TextEmbeddings:
+    """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
+
+    Raises UserError for a role without a prompt, an empty prompt and one longer than the CLIP reads.
+
+    >>> from langfuse_jax import Clip
+    >>> text = embed(Clip.load(), goal=["a sharp image", "bright people"])
+    >>> text.prompts["goal"], round(float(np.linalg.norm(text.goal)), 4)
+    (('a sharp image', 'bright people'), 1.0)
+    """
+    prompts = {"visible": tuple(visible), "infrared": tuple(infrared), "goal": tuple(goal)}
+    vectors = {}
+    for role, texts in prompts.items():
+        if not texts or not all(text.strip() for text in texts):
+            raise UserError(f"--{role}: an empty prompt means nothing; give a sentence")
+        mean = np.asarray(clip.encode_text(list(texts))).mean(axis=0)
+        vectors[role] = mean / np.linalg.norm(mean)
+    return TextEmbeddings(model=clip.name, fingerprint=clip.fingerprint, prompts=prompts, **vectors)

@@ -1,0 +1,1 @@
+"""The sub-commands: each file adds its arguments and runs them."""

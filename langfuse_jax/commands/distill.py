@@ -1,0 +1,31 @@
+"""`langfuse-jax distill`: a small, fast student trained to fuse as a trained network does."""
+
+import argparse
+import shlex
+
+from langfuse_jax.commands.flags import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the sub-command."""
+    add_config(parser, "student.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and the student go here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains the student. Raises UserError for configs, data and teachers that will not do; Preempted on SIGTERM."""
+    from absl import logging
+
+    from langfuse_jax.distillation.train import distill
+    from langfuse_jax.runtime.atomic import full_disk_told
+    from langfuse_jax.training.configs import load_config
+
+    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
+    config = load_config(args.config, args.overrides, command="distill")
+    command = shlex.join(
+        ["langfuse-jax", "distill", "--config", args.config, "--workdir", args.workdir, *args.overrides]
+    )
+    with full_disk_told(args.workdir):
+        mean = distill(config, args.workdir, command=command)
+    print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")
+    return 0

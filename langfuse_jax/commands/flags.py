@@ -1,0 +1,29 @@
+"""Flags that several sub-commands share."""
+
+import argparse
+
+
+def add_model(parser: argparse.ArgumentParser, default: str) -> None:
+    """--model."""
+    parser.add_argument(
+        "--model",
+        choices=("fusion", "student"),
+        help=f"which weights of the package: the best or the fast ones ({default})",
+    )
+
+
+def add_compilation_cache(parser: argparse.ArgumentParser) -> None:
+    """--compilation-cache."""
+    parser.add_argument(
+        "--compilation-cache",
+        metavar="DIR",
+        help="folder that keeps compiled programs, or off (default: $LANGFUSE_JAX_COMPILATION_CACHE, "
+        "$JAX_COMPILATION_CACHE_DIR, or langfuse_jax in the user's cache folder)",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser, example: str) -> None:
+    """--config, whose values other flags may override: the command gets them as `args.overrides`."""
+    parser.add_argument("--config", required=True, metavar="FILE.py", help=f"a config such as configs/{example}")
+    parser.epilog = "Any value of the config can be overridden: --config.x=y"
+    parser.set_defaults(takes_overrides=True)

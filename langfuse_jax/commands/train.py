@@ -1,0 +1,40 @@
+"""`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
+
+import argparse
+import shlex
+
+from langfuse_jax.commands.flags import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the sub-command."""
+    add_config(parser, "default.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and sheets go here")
+    parser.add_argument("--override", action="store_true", help="go on in a workdir that another config began")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="of process 0, where JAX does not recognise the cluster"
+    )
+    parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: JAX processes in all")
+    parser.add_argument("--process-id", type=int, metavar="I", help="with --coordinator: which of them this is, from 0")
+    parser.add_argument("--profile", type=int, metavar="N", default=0, help="write a trace of N steps into the workdir")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Parses the config, trains, and says where the model is."""
+    import jax
+    from absl import logging
+
+    from langfuse_jax.runtime.atomic import full_disk_told
+    from langfuse_jax.runtime.distributed import end_together, join_cluster
+    from langfuse_jax.training.configs import load_config
+    from langfuse_jax.training.loop import train
+
+    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
+    config = load_config(args.config, args.overrides, command="train")
+    join_cluster(args.coordinator, args.num_processes, args.process_id)
+    command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *args.overrides])
+    with end_together(args.workdir), full_disk_told(args.workdir):
+        train(config, args.workdir, command=command, override=args.override, profile=args.profile)
+    if not jax.process_index():
+        print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
+    return 0

@@ -1,0 +1,29 @@
+"""`langfuse-jax train-clip`: the compact CLIP that comes with the package, trained and judged."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from langfuse_jax.commands.flags import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the sub-command."""
+    add_config(parser, "compact_clip.py")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model in Hugging Face format")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, saves, and judges on the camera held out; prints the numbers."""
+    from langfuse_jax.compact_clip.report import format_report
+    from langfuse_jax.compact_clip.train import train_clip
+    from langfuse_jax.training.configs import load_config
+
+    config = load_config(args.config, args.overrides, command="train-clip")
+    command = shlex.join(["langfuse-jax", "train-clip", "--config", args.config, "--out", args.out, *args.overrides])
+    report = train_clip(config, Path(args.out), command=command)
+    print(format_report(report))
+    print(f"{args.out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,1 @@
+"""A small student that learns to fuse as a trained network does."""

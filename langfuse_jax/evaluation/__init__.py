@@ -1,0 +1,1 @@
+"""Fused images scored against their sources: folders to tables."""

@@ -1,0 +1,1 @@
+"""Image files, pairs of them, and the canvases they are placed on."""

@@ -1,0 +1,1 @@
+"""Fusing: arrays, folders, videos, and exported programs."""

@@ -1,0 +1,1 @@
+"""What runs around the work: whole files, threads, compiled programs, processes of a cluster."""

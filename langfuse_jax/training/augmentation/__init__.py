@@ -1,0 +1,1 @@
+"""Random views, fades and patch windows, on the device."""

@@ -1,0 +1,1 @@
+"""Weights as files, those of this package and of other projects."""
