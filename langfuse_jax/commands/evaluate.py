@@ -17,8 +17,7 @@ from langfuse_jax.errors import BadPixels, UserError
 from langfuse_jax.evaluation.plot import FORMATS, draw, load_matplotlib
 from langfuse_jax.evaluation.table import ScoreTable, as_csv, as_json, as_latex, as_markdown, as_text
 from langfuse_jax.images.pairs import FusedPair, match_fused, scan_sizes
-from langfuse_jax.inference.folders import check_writable
-from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.atomic import atomic_write, check_writable
 
 _OUTPUTS = ("csv", "json", "markdown", "latex", "plot")
 

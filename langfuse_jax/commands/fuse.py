@@ -15,7 +15,8 @@ from langfuse_jax.images.encoding import FORMATS, check_output
 from langfuse_jax.images.files import MAX_SIDE, write_png
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.sheet import side_by_side
-from langfuse_jax.inference.folders import check_writable, fuse_folders, output_folder, write_fused
+from langfuse_jax.inference.folders import fuse_folders, output_folder, write_fused
+from langfuse_jax.runtime.atomic import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.pairs import Pair, read_pair
-from langfuse_jax.inference.folders import check_writable
-from langfuse_jax.runtime.atomic import make_folder
+from langfuse_jax.runtime.atomic import check_writable, make_folder
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
 

@@ -152,13 +152,3 @@ def output_folder(path):
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file, and here a folder is needed; choose another name")
     return out
-
-
-def check_writable(folder, flag="--out"):
-    """Raises UserError where files in `folder`, or the folder, cannot be made; the disk may still be full later."""
-    above = folder.absolute()
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        reason = f"{above} cannot be written" if above.is_dir() else f"{above} is a file"
-        raise UserError(f"{flag} {folder}: cannot be written ({reason}); choose a writable place")

@@ -25,8 +25,7 @@ from langfuse_jax.images.files import (
     to_uint8,
     to_unit,
 )
-from langfuse_jax.inference.folders import check_writable
-from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.atomic import atomic_write, check_writable
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _FPS = 25  # of folders of frames

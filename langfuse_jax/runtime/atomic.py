@@ -50,6 +50,16 @@ def make_folder(path):
         raise UserError(f"{path}: cannot be made ({error.strerror or error}); choose a writable place") from error
 
 
+def check_writable(folder: Path, flag: str = "--out") -> None:
+    """Raises UserError where files in `folder`, or the folder, cannot be made; the disk may still be full later."""
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = f"{above} cannot be written" if above.is_dir() else f"{above} is a file"
+        raise UserError(f"{flag} {folder}: cannot be written ({reason}); choose a writable place")
+
+
 @contextmanager
 def full_disk_told(folder):
     """Raises UserError, naming `folder`, where its disk turns out to be full in the block."""
