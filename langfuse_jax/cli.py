@@ -60,9 +60,10 @@ def _show_warning(others, message, category, *place):
 def main(argv=None):
     """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error, 75 `Preempted`."""
     parser = _parser()
-    args, args.overrides = parser.parse_known_args(argv)
-    if args.overrides and not args.takes_overrides:
-        parser.error(f"unrecognized arguments: {' '.join(args.overrides)}")
+    args, overrides = parser.parse_known_args(argv)
+    args.overrides = overrides
+    if overrides and not args.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     # Warnings of the runtime's C++ side would bury the one line a user needs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch: none is needed

@@ -201,7 +201,7 @@ def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsy
 
 
 def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, monkeypatch):
-    losses = {2: 3.0, 4: 1.0, 6: 2.0, 8: float("nan"), 10: 2.5, 12: 2.0}
+    losses = {0: 4.0, 2: 3.0, 4: 1.0, 6: 2.0, 8: float("nan"), 10: 2.5, 12: 2.0}
     monkeypatch.setattr(
         "langfuse_jax.training.loop.make_validation", lambda *_: lambda params, frozen: {"loss": losses[taken.pop(0)]}
     )
@@ -233,13 +233,13 @@ def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeyp
 
     def validate(params, frozen):
         saves.append(1)
-        if len(saves) == 2 and kind == "seen beforehand":
+        if len(saves) == 3 and kind == "seen beforehand":
             monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 10))
-        if len(saves) == 3 and kind == "found while writing":  # perhaps with the second under way
+        if len(saves) == 4 and kind == "found while writing":  # perhaps with the second under way
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         return {"loss": 1.0}
 
-    saves = []
+    saves = []  # and what is judged before the first step
     monkeypatch.setattr("langfuse_jax.training.loop.make_validation", lambda *_: validate)
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
     try:
@@ -255,12 +255,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeyp
 
 
 def test_a_full_disk_is_told_before_anything_is_compiled(root, tmp_path, quick, monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 10))
     monkeypatch.setattr("langfuse_jax.training.loop.compile_step", lambda *_: pytest.fail("compiles"))
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
     assert main([*command, *quick_training.overrides(root)]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert "w: cannot hold a checkpoint" in error and "66 MiB needed, 5 free" in error and "use another" in error
+    assert "w: cannot hold a checkpoint" in error and "0 MiB needed, 0 free" in error and "use another" in error
     assert not (tmp_path / "w").exists()
 
 
@@ -349,7 +349,7 @@ def test_the_guard_ends_a_run_that_learns_nothing(dead, words):
         guard.look()
 
 
-def test_a_training_run_whose_gradient_vanishes_ends_in_one_line(tmp_path, capsys, monkeypatch):
+def test_a_training_run_whose_gradient_vanishes_ends_in_one_line(tmp_path, capsys, quick, monkeypatch):
     quick_training.draw_scenes(tmp_path)
 
     def flat(*arguments, **settings):

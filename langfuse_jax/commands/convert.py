@@ -89,8 +89,8 @@ def _to_torch(args: argparse.Namespace) -> int:
     beside = sidecar(args.out_encoder)
     if Path(args.out_decoder).resolve() in (Path(args.out_encoder).resolve(), beside.resolve()):
         raise UserError(f"--out-decoder {args.out_decoder}: is a file of --out-encoder too; give another name")
-    written = {path: f"--out-encoder {args.out_encoder}" for path in (args.out_encoder, beside)}
-    _refuse_sources(_checkpoint(args.to_torch), written | {args.out_decoder: f"--out-decoder {args.out_decoder}"})
+    written = {Path(path): f"--out-encoder {args.out_encoder}" for path in (args.out_encoder, beside)}
+    _refuse_sources(_checkpoint(args.to_torch), written | {Path(args.out_decoder): f"--out-decoder {args.out_decoder}"})
     params, metadata = load_fusion(args.to_torch)
     refuse_student(params, f"--to-torch {args.to_torch}")
     encoder, decoder = fusion_to_torch(params)
@@ -110,7 +110,7 @@ def _checkpoint(folder: str) -> list[Path]:
     return [Path(folder) / name for name in (TENSORS, METADATA)]
 
 
-def _refuse_sources(sources: Iterable[str | Path], written: Mapping[str | Path, str]) -> None:
+def _refuse_sources(sources: Iterable[str | Path], written: Mapping[Path, str]) -> None:
     """Raises UserError, by the flag, where a file to be written is one that is read."""
     read = {Path(path).resolve() for path in sources}
     for path, flag in written.items():

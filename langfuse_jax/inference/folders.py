@@ -13,7 +13,7 @@ from langfuse_jax.images.encoding import write_image
 from langfuse_jax.images.files import header_size, write_png, ycbcr_to_rgb
 from langfuse_jax.images.pairs import match_pairs, read_pair
 from langfuse_jax.images.sheet import side_by_side
-from langfuse_jax.runtime.atomic import remove_leftovers
+from langfuse_jax.runtime.atomic import check_writable, remove_leftovers
 from langfuse_jax.runtime.threads import default_threads
 
 _SCANNED = 512  # headers looked at, spread evenly over the folder, to choose canvases
