@@ -327,7 +327,7 @@ def test_the_runtimes_last_words_become_one_line(tmp_path):
         "errors. absl::Status: UNAVAILABLE: The following tasks are unhealthy:\n1\nThe tasks have crashed.\n\n"
         "*** Check failure stack trace: ***\n    @     0x7fe5 absl::LogMessage()\n"
     )
-    script = "import os, sys; from langfuse_jax import last_words as words; words.shorten(); "
+    script = "import os, sys; from langfuse_jax.runtime import last_words as words; words.shorten(); "
     script += "os.write(2, sys.argv[1].encode()); print('Python', file=sys.stderr)"
     command = [sys.executable, "-c", script]
     errors = [
