@@ -172,12 +172,12 @@ def test_damaged_checkpoint_files(tmp_path, params):
 
 def test_workdir_that_has_only_checkpoints(tmp_path, params, monkeypatch):
     asked = []
-    training = types.SimpleNamespace(
+    checkpoint = types.SimpleNamespace(
         restore_params=lambda folder, step: asked.append(folder) or params,
         saved_config=lambda folder, step: {"crop": crops.pop()},
     )
     crops = [60, 48]
-    monkeypatch.setattr("langfuse_jax.training.checkpoints", training, raising=False)
+    monkeypatch.setattr("langfuse_jax.weights.checkpoint", checkpoint, raising=False)
     (tmp_path / "checkpoints").mkdir()
     fuser = Fuser.load(str(tmp_path))
     assert asked == [tmp_path]
