@@ -5,48 +5,40 @@ import os
 import sys
 import warnings
 from functools import partial
+from importlib import import_module
 
 from langfuse_jax._version import __version__
-from langfuse_jax.commands import (
-    convert,
-    data,
-    demo,
-    distill,
-    embed,
-    evaluate,
-    export,
-    fuse,
-    train,
-    train_clip,
-)
 from langfuse_jax.errors import CutPrompt, Preempted, UserError
 
-# What each adds its flags to; what is heavy it imports when it runs.
+# Of each sub-command, what it is for; its module is imported when it is called.
 _COMMANDS = {
-    "fuse": (fuse, "fuse a pair of images, two folders of them, or two videos"),
-    "evaluate": (evaluate, "score fused images of one or several methods against their sources"),
-    "demo": (demo, "serve a page to fuse images on, in a browser (needs the extra [demo])"),
-    "export": (export, "write network and weights to a file that JAX alone can run"),
-    "embed": (embed, "encode the three sentences into a text file for training"),
-    "train": (train, "train a fusion network towards the sentences of a config"),
-    "data": (data, "prepare a dataset of pairs for training"),
-    "train-clip": (train_clip, "train the compact CLIP that comes with the package"),
-    "distill": (distill, "train a small, fast student to fuse as a trained network does"),
-    "convert": (convert, "weights of other projects to this one's files, and back"),
+    "fuse": "fuse a pair of images, two folders of them, or two videos",
+    "evaluate": "score fused images of one or several methods against their sources",
+    "demo": "serve a page to fuse images on, in a browser (needs the extra [demo])",
+    "export": "write network and weights to a file that JAX alone can run",
+    "embed": "encode the three sentences into a text file for training",
+    "train": "train a fusion network towards the sentences of a config",
+    "data": "prepare a dataset of pairs for training",
+    "train-clip": "train the compact CLIP that comes with the package",
+    "distill": "train a small, fast student to fuse as a trained network does",
+    "convert": "weights of other projects to this one's files, and back",
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser of all sub-commands, with the flags of the chosen one."""
     parser = argparse.ArgumentParser(
         prog="langfuse-jax",
         description="Fuse infrared and visible images with a network whose training objective is written in words.",
     )
     parser.add_argument("--version", action="version", version=f"langfuse-jax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in _COMMANDS.items():
+    for name, summary in _COMMANDS.items():
         command = commands.add_parser(name, help=summary)
-        command.set_defaults(run=module.run, takes_overrides=False)
-        module.add_arguments(command)
+        if name == chosen:
+            module = import_module(f"langfuse_jax.commands.{name.replace('-', '_')}")
+            command.set_defaults(run=module.run, takes_overrides=False)
+            module.add_arguments(command)
     return parser
 
 
@@ -59,7 +51,8 @@ def _show_warning(others, message, category, *place):
 
 def main(argv=None):
     """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error, 75 `Preempted`."""
-    parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser(next((argument for argument in argv if not argument.startswith("-")), None))
     args, overrides = parser.parse_known_args(argv)
     args.overrides = overrides
     if overrides and not args.takes_overrides:

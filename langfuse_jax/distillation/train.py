@@ -46,7 +46,7 @@ _SHEET_ROWS = 7
 def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> float:
     """Trains a student as `config` (configs/student.py) says, going on from the checkpoints in `workdir`.
 
-    Writes into `workdir`: taught/ (the teacher's images, `distillation.taught`), checkpoints/, metrics.jsonl, tensorboard/,
+    Writes into `workdir`: taught/ (the teacher's images), checkpoints/, metrics.jsonl, tensorboard/,
     scores.jsonl (mean SSIM to the teacher on the validation dataset every `scores_every` steps), sheet.png (infrared |
     visible | teacher | student) and the model for `Fuser.load`.
 
