@@ -25,6 +25,7 @@ from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.fuser import Fuser
 from langfuse_jax.images import write_png
 from langfuse_jax.losses.imitation import imitation_loss, similarity
+from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.sheet import grid
 from langfuse_jax.training import checkpoints
@@ -144,8 +145,7 @@ def init_student(
     key: PRNGKeyArray, net: StudentNet, optimizer: optax.GradientTransformation, *, average: bool
 ) -> TrainState:
     """Fresh parameters and optimizer state at step 0, with a moving average of the parameters if wished."""
-    image = jnp.zeros((1, 32, 32, 1))
-    params = jax.jit(net.init)(key, image, image)
+    params = fresh_params(net, key)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, optimizer.init(params), jax.tree.map(jnp.copy, params) if average else None)
 
