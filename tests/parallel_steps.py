@@ -19,7 +19,7 @@ from small_network import SmallNet
 from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import VisionTower
-from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.runtime.distributed import join_cluster
 from langfuse_jax.training import step as training_step
 from langfuse_jax.training.parallel import compile_step, data_mesh, local, replicate, share
@@ -79,8 +79,7 @@ def networks(name):
     """The whole network with its weights, or the small one with fresh ones."""
     if name == "whole":
         return FusionNet(), load_fusion(WEIGHTS)[0]
-    image = jnp.zeros((1, CROP, CROP, 1))
-    return SmallNet(), jax.tree.map(np.asarray, jax.jit(SmallNet().init)(jax.random.key(0), image, image))
+    return SmallNet(), jax.tree.map(np.asarray, fresh_params(SmallNet(), jax.random.key(0)))
 
 
 def run(mode, network, steps):

@@ -25,6 +25,7 @@ from langfuse_jax.distillation.train import turned
 from langfuse_jax.errors import UserError
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.losses.ssim import ssim
+from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights.fusion import load_fusion, save_fusion
 
@@ -307,8 +308,7 @@ def test_three_images_turn_alike():
 
 
 def test_saved_students_come_back(tmp_path):
-    image = jnp.zeros((1, 32, 32, 1))
-    params = jax.jit(StudentNet().init)(jax.random.key(0), image, image)
+    params = fresh_params(StudentNet(), jax.random.key(0))
     save_fusion(tmp_path, params, metadata={})
     assert isinstance(Fuser.load(tmp_path).net, StudentNet)
     with pytest.raises(UserError, match="--model student: is for weights of the package"):

@@ -15,7 +15,7 @@ from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.images.files import rgb_to_ycbcr
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models import convolution, layers
-from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.weights.ldfusion import fusion_from_torch
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "fusion_reference.npz")
@@ -59,7 +59,7 @@ def test_too_small():
 
 
 def test_initial_parameters():
-    params = jax.jit(FusionNet().init)(jax.random.key(0), *images(1, 32, 32))["params"]
+    params = fresh_params(FusionNet(), jax.random.key(0))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 5_776_977
     assert set(params) == {"content_visible", "content_infrared", "style_visible", "style_infrared", "decoder"}
     kernel = params["decoder"]["up_0"]["kernel"]
@@ -85,7 +85,7 @@ def test_gradient_equals_the_library_lowering(net, monkeypatch):
     """
     monkeypatch.setattr(nn, "relu", nn.silu)
     visible, infrared = images(2, 37, 42)
-    params = jax.jit(net.init)(jax.random.key(0), visible, infrared)
+    params = fresh_params(net, jax.random.key(0))
     if isinstance(net, FusionNet):
         params["params"]["decoder"]["head"]["bias"] += 0.5
         fused = jax.jit(net.apply)(params, visible, infrared)

@@ -166,6 +166,16 @@ def test_sigterm_to_a_process_saves_and_ends_it_with_75(root, tmp_path, quick):
     assert Fuser.load(tmp_path / "w").params.keys() == {"params"}
 
 
+def test_resuming_repeats_the_training_exactly(root, whole, tmp_path, quick):
+    shutil.copytree(whole[0], tmp_path / "w")
+    shutil.rmtree(tmp_path / "w" / "checkpoints" / "12")
+    again = train(_config(root), tmp_path / "w")
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
+    _assert_same(tmp_path / "w", whole)
+    # Started when all is done, it does nothing.
+    jax.tree.map(np.testing.assert_array_equal, train(_config(root), tmp_path / "w").params, again.params)
+
+
 def test_the_average_is_kept_resumed_and_used(root, whole, tmp_path, quick):
     config = _config(root, ema=0.75)
     state = train(config, tmp_path / "a")

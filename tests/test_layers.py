@@ -80,8 +80,8 @@ def test_conv_transpose_matches_library(h, w, c, d):
 @pytest.mark.parametrize("w", [4, 8, 13])
 def test_winograd_at_every_remainder_of_its_tiles(h, w):
     x, small, large = draw(2, h, w, 3), draw(3, 3, 3, 5, seed=2), draw(5, 5, 3, 2, seed=3)
-    assert_close(jax.jit(winograd_conv)(x, small), library_conv(x, small), 1e-5)
-    assert_close(jax.jit(winograd_conv_transpose)(x, large), library_conv_transpose(x, large), 1e-5)
+    assert_close(jax.jit(winograd_conv)(x, small), library_conv(x, small), 1e-4)
+    assert_close(jax.jit(winograd_conv_transpose)(x, large), library_conv_transpose(x, large), 1e-4)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -184,10 +184,10 @@ def test_a_padded_image_has_the_value_of_the_image_cut_out(values, together):
     for convention in CONVENTIONS:
         for name, value in values[convention].items():
             found = together["scene"][convention][name]
-            np.testing.assert_allclose(found, value, rtol=5e-5, err_msg=f"{convention} {name}")
+            np.testing.assert_allclose(found, value, rtol=5e-4, err_msg=f"{convention} {name}")
     quick = [name for name in METRICS if not name.startswith("FMI") and name not in ("VIF", "MS-SSIM")]
     for name, value in evaluate(*_scene(51, 70, seed=1), metrics=quick).items():
-        np.testing.assert_allclose(together["smaller"]["cddfuse"][name], value, rtol=5e-5, err_msg=name)
+        np.testing.assert_allclose(together["smaller"]["cddfuse"][name], value, rtol=5e-4, err_msg=name)
 
 
 def test_identical_images(scene):

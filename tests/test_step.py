@@ -53,16 +53,16 @@ def gradient():
 
 def _assert_same(got, want):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("changes", "accumulate"),
     [
-        ({"clip_chunk": 3, "remat": True}, 1),
-        ({"clip_chunk": 1}, 4),
-        ({"select_first": 6}, 1),
-        pytest.param({"select_first": 6, "clip_chunk": 2}, 2, marks=pytest.mark.slow),
+        ({"select_first": 6, "clip_chunk": 2, "remat": True}, 2),
+        pytest.param({"clip_chunk": 3, "remat": True}, 1, marks=pytest.mark.slow),
+        pytest.param({"clip_chunk": 1}, 4, marks=pytest.mark.slow),
+        pytest.param({"select_first": 6}, 1, marks=pytest.mark.slow),
     ],
 )
 def test_memory_is_saved_without_a_change(gradient, changes, accumulate):

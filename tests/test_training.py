@@ -107,6 +107,7 @@ def test_every_parameter_learns(trained):
         assert not np.array_equal(late, early[path]), path
 
 
+@pytest.mark.slow
 def test_resuming_repeats_the_training_exactly(trained):
     workdir, config, state = trained
     resumed = workdir.parent / "resumed"

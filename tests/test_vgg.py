@@ -40,7 +40,7 @@ def test_features_worked_by_hand():
     for feature, size in zip(features, (2, 4, 8), strict=True):
         h, w = feature.shape[1:3]
         pooled = image[:, : h * size, : w * size, 0].reshape(2, h, size, w, size).max((2, 4))
-        np.testing.assert_allclose(feature[..., 0], pooled, rtol=1e-5)  # Winograd rounds more than a copy
+        np.testing.assert_allclose(feature[..., 0], pooled, rtol=1e-4)  # Winograd rounds more than a copy
         assert not feature[..., 1:].any()
 
 

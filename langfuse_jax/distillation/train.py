@@ -24,6 +24,7 @@ from langfuse_jax.images.files import write_png
 from langfuse_jax.images.sheet import grid
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.losses.ssim import ssim
+from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.runtime.atomic import atomic_write, make_folder
 from langfuse_jax.runtime.workdir_lock import locked
@@ -133,8 +134,7 @@ def init_student(
     key: PRNGKeyArray, net: StudentNet, optimizer: optax.GradientTransformation, *, average: bool
 ) -> TrainState:
     """Fresh parameters and optimizer state at step 0, with a moving average of the parameters if wished."""
-    image = jnp.zeros((1, 32, 32, 1))
-    params = jax.jit(net.init)(key, image, image)
+    params = fresh_params(net, key)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, params, optimizer.init(params), jax.tree.map(jnp.copy, params) if average else None)
 

@@ -9,9 +9,10 @@ modulated by the styles. It is the network of "Infrared and visible image fusion
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from langfuse_jax.models.clamp import clamp_to_unit
 from langfuse_jax.models.layers import (
@@ -78,6 +79,19 @@ class FusionNet(nn.Module):
             self.style_visible(self.style_visible.stem(visible, sizes), sizes),
             self.style_infrared(self.style_infrared.stem(infrared, sizes), sizes),
         )
+
+
+@partial(jax.jit, static_argnums=0)
+def fresh_params(net: nn.Module, key: PRNGKeyArray) -> PyTree:
+    """What `net.init` draws, of a network that fuses as `FusionNet` does: by a single program, of whatever size its
+    images will be.
+
+    >>> shapes = jax.eval_shape(partial(fresh_params, FusionNet()), jax.random.key(0))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    5776977
+    """
+    image = jnp.zeros((1, MIN_SIDE, MIN_SIDE, 1))
+    return net.init(key, image, image)
 
 
 def _encode(content, style, image, sizes):

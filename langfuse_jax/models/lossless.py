@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
-from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
+from langfuse_jax.models.fusion import FusionNet, fresh_params
 
 _MEAN, _CONTRAST = 0.45, 0.08  # of the first fused images, before tanh
 _THRESHOLDS = np.arange(8) / 8
@@ -32,9 +32,8 @@ def lossless_init(key: PRNGKeyArray) -> PyTree:
     >>> jax.eval_shape(FusionNet().apply, lossless_init(jax.random.key(0)), image, image).shape
     (1, 64, 64, 1)
     """
-    image = jnp.zeros((1, MIN_SIDE, MIN_SIDE, 1))
     init_key, noise_key = jax.random.split(key)
-    params = jax.tree.map(np.array, jax.jit(FusionNet().init)(init_key, image, image))["params"]
+    params = jax.tree.map(np.array, fresh_params(FusionNet(), init_key))["params"]
     rng = np.random.default_rng(np.asarray(jax.random.key_data(noise_key)))
     for role in ("content_visible", "content_infrared"):
         _encoder(params[role], rng)

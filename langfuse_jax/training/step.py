@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from langfuse_jax.losses import feature_bank, grid_loss, guide_loss, informative, perceptual_loss, total_loss
 from langfuse_jax.models.clip import VisionTower
-from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
+from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.vgg import VGG19
 from langfuse_jax.training.augmentation.fade import fade
 from langfuse_jax.training.augmentation.windows import Windows, augment_pairs, cut_patches, first_valid, random_windows
@@ -79,8 +79,7 @@ class Recipe(NamedTuple):
 
 def init_state(key: PRNGKeyArray, net: FusionNet, optimizer: optax.GradientTransformation) -> TrainState:
     """Fresh fusion parameters and optimizer state at step 0, without an average."""
-    image = jnp.zeros((1, MIN_SIDE, MIN_SIDE, 1))
-    params = jax.jit(net.init)(key, image, image)
+    params = fresh_params(net, key)
     # From a zero bias half of the first images would be black.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
     zero = jnp.zeros((), jnp.int32)
