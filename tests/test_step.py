@@ -6,7 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import quick_training
 from parallel_steps import small_clip
 from recorded_keys import RecordedKeys
 
@@ -17,7 +19,7 @@ from langfuse_jax.training import step
 from langfuse_jax.training.augmentation.fade import fade
 from langfuse_jax.training.augmentation.windows import Windows, first_valid, random_windows
 from langfuse_jax.training.speed import Speed, peak_flops
-from langfuse_jax.training.step import Frozen, Recipe, fusion_loss, make_gradient
+from langfuse_jax.training.step import Frozen, Recipe, TrainState, fusion_loss, make_gradient, make_train_step
 
 
 class Blend(FusionNet):
@@ -168,3 +170,19 @@ def test_speed_counts_samples_and_waiting(monkeypatch):
 
 def test_a_cpu_has_no_known_peak():
     assert peak_flops() is None and peak_flops(2.0) == 2e12 * jax.device_count()
+
+
+def test_rates_are_factors_of_what_the_optimizer_says(monkeypatch):
+    quick_training.patch_loss(monkeypatch.setattr)
+    params = {name: jnp.ones(3) for name in ("held", "slow", "partly", "free")}
+    rates = {"held": np.float32(0), "slow": np.float32(0.2), "partly": np.float32([0, 1, 1]), "free": np.float32(1)}
+    optimizer = optax.sgd(0.5)
+    zero = jnp.int32(0)
+    train_step = jax.jit(make_train_step(FusionNet(), small_clip()[0], optimizer, Recipe({}), rates=rates))
+    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
+    batch = {role: jnp.full((1, 4, 4, 1), 0.5) for role in ("visible", "infrared")}
+    new, metrics = train_step(state, batch, jax.random.key(0), None)
+    moved = {name: np.asarray(new.params[name] - params[name]) for name in params}
+    assert (moved["free"] != 0).all() and not moved["held"].any() and metrics["gradient_norm"] > 0
+    np.testing.assert_allclose(moved["slow"], 0.2 * moved["free"], rtol=1e-5)
+    np.testing.assert_array_equal(moved["partly"], moved["free"] * [0, 1, 1])

@@ -217,6 +217,7 @@ def test_a_start_that_is_unknown(root, tmp_path, name, value):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, monkeypatch):
     quick_training.patch_loss(monkeypatch.setattr)
     overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", **{"data.validation": ""})
