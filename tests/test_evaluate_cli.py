@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from langfuse_jax.cli import _parser, main
+from langfuse_jax.cli import main
 from langfuse_jax.images import files as images
 from langfuse_jax.metrics import CONVENTIONS, evaluate
 
@@ -199,7 +199,7 @@ def test_flags_are_checked_before_jax_is_imported(folders):
 
 def test_conventions_of_the_flag_are_those_of_the_metrics(capsys):
     with pytest.raises(SystemExit):
-        _parser().parse_args(["evaluate", "--help"])
+        main(["evaluate", "--help"])
     assert "{" + ",".join(CONVENTIONS) + "}" in capsys.readouterr().out
 
 
