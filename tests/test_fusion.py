@@ -76,7 +76,7 @@ def gradient(net, params, visible, infrared):
     return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, visible)
 
 
-@pytest.mark.parametrize("net", [SmallNet(), FusionNet()], ids=["small", "whole"])
+@pytest.mark.parametrize("net", [SmallNet(), pytest.param(FusionNet(), marks=pytest.mark.slow)], ids=["small", "whole"])
 def test_gradient_equals_the_library_lowering(net, monkeypatch):
     """One gradient of a whole network, against the same network on the library's convolutions.
 
