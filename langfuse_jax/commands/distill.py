@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     from absl import logging
 
     from langfuse_jax.distillation.train import distill
-    from langfuse_jax.runtime.atomic import full_disk_told
+    from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.training.configs import load_config
 
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     command = shlex.join(
         ["langfuse-jax", "distill", "--config", args.config, "--workdir", args.workdir, *args.overrides]
     )
-    with full_disk_told(args.workdir):
+    with full_disk_reported(args.workdir):
         mean = distill(config, args.workdir, command=command)
     print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")
     return 0

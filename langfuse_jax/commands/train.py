@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
     from absl import logging
 
-    from langfuse_jax.runtime.atomic import full_disk_told
+    from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.runtime.distributed import end_together, join_cluster
     from langfuse_jax.training.configs import load_config
     from langfuse_jax.training.loop import train
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides, command="train")
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *args.overrides])
-    with end_together(args.workdir), full_disk_told(args.workdir):
+    with end_together(args.workdir), full_disk_reported(args.workdir):
         train(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if not jax.process_index():
         print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")

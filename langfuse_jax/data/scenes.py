@@ -75,7 +75,7 @@ def check_crop(scenes: Iterable[Pair | Record], crop: int) -> None:
     for scene in scenes:
         try:
             size = scene_size(scene)
-        except UserError:  # told when it is its turn
+        except UserError:  # reported when it is its turn
             continue
         if max(size) >= crop:
             return

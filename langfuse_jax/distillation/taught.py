@@ -26,7 +26,7 @@ class TaughtScenes(Sequence):
     """`taught[i]`: visible luma, infrared and the teacher's fused image, (h, w) each, in [0, 1].
 
     What the teacher makes of the whole scenes is computed once, by `teach`, and kept in a folder of its own (named by
-    its weights) in `folder`, as float16: a training may be stopped and resumed, and no number of scenes fills the
+    its weights) in `folder`, as float16: a training run may be stopped and resumed, and no number of scenes fills the
     memory. A file is named by the pixels that the teacher sees, so it serves these sources whatever their number, and
     no others. Threads may read.
 

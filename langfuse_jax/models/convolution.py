@@ -6,7 +6,7 @@ slower. There each direction is rewritten as a matrix product or as a convolutio
 differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). What is not differentiated is chosen when
 a program is lowered, so that one export serves several platforms; gradients are chosen when they are traced.
 
-The library's convolutions ask for the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
+The library's convolutions require the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
 (TF32, bfloat16). Half precision is what it was, and a CPU knows no other.
 """
 

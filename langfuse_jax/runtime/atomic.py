@@ -61,7 +61,7 @@ def check_writable(folder: Path, flag: str = "--out") -> None:
 
 
 @contextmanager
-def full_disk_told(folder):
+def full_disk_reported(folder):
     """Raises UserError, naming `folder`, where its disk turns out to be full in the block."""
     try:
         yield

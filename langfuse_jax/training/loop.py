@@ -26,7 +26,7 @@ from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
-from langfuse_jax.runtime.atomic import atomic_write, full_disk_told, make_folder
+from langfuse_jax.runtime.atomic import atomic_write, full_disk_reported, make_folder
 from langfuse_jax.runtime.distributed import end_together, wait_for_others
 from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training import checkpoints
@@ -212,7 +212,7 @@ def train(
             TrainingLog(workdir if first else None, start, total_steps) as log,
             Trace(workdir / "profile", start + 2, profile if first else 0) as trace,
             end_together(workdir),  # before the others close: that would wait for the other processes
-            full_disk_told(workdir),
+            full_disk_reported(workdir),
         ):
             if start == 0:
                 judge(state)  # what later losses are compared with
@@ -295,7 +295,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 def _sheet_drawer(config):
     """A function (params, seen, path) that fuses the fixed validation pairs and writes them as one picture, and returns
-    whether there are any. They are read anew each time; those that cannot be read are told at once.
+    whether there are any. They are read anew each time; those that cannot be read are reported at once.
     """
     pairs = list_scenes(Path(config.data.root) / config.data.validation, "test") if config.data.validation else []
     if not pairs:

@@ -1,4 +1,4 @@
-"""What the validation dataset says of a training: the objective on fixed crops, and metrics of whole fused images.
+"""What the validation dataset says of a training run: the objective on fixed crops, and metrics of whole fused images.
 
 Scenes are read when they are needed and dropped, so that memory does not grow with their number.
 """
@@ -42,7 +42,7 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree, Mapping
     """A function of (params, seen) that gives the mean `config.scores.metrics` of all fused validation pairs, or None.
 
     Images keep their sizes: all are fused as `Fuser` with the metadata `seen` does, but on one canvas, and rounded to 8
-    bits before they are scored in the convention "cddfuse". None where the config asks for none.
+    bits before they are scored in the convention "cddfuse". None where the config wants none.
     """
     if not config.data.validation or not config.scores.every:
         return None
@@ -92,7 +92,7 @@ def make_validation(
     A crop and its view depend on the scene alone, and patch windows are the same for all, so that numbers compare
     between steps, trainings of one crop size, and any number of devices and processes. The network sees no noise.
     Devices take no more crops at a time than of a part of a step's batch, and processes read those of their own
-    devices. None where the config asks for none. Raises UserError for scenes that cannot be read, now, not in an hour.
+    devices. None where the config wants none. Raises UserError for scenes that cannot be read, now, not in an hour.
     """
     if not config.data.validation or not config.validation_pairs:
         return None

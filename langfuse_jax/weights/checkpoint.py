@@ -30,7 +30,7 @@ def _find(workdir: str | Path, step: int | None) -> Path:
 
 
 def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
-    """The fusion parameters of a checkpoint of a training, averaged where it keeps an average, on the first device.
+    """The fusion parameters of a checkpoint, averaged where it keeps an average, on the first device.
 
     Args:
         workdir: of the training.
