@@ -42,4 +42,5 @@ def test_notebook_runs(path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [o for o in outputs if "error:" in o.get("text", "")]
     if folder := os.environ.get("LANGFUSE_JAX_EXECUTED"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, Path(folder) / path.name)
