@@ -1,6 +1,7 @@
 """On an accelerator, products of float32 keep all their digits wherever numbers of other programs are promised."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from langfuse_jax.models.convolution import conv, conv_transpose
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.models.vgg import VGG19
+from langfuse_jax.training.augmentation.windows import augment_pairs, cut_patches, random_windows
 
 IMAGE = jax.ShapeDtypeStruct((2, 48, 64, 1), jnp.float32)
+SQUARE = jax.ShapeDtypeStruct((2, 48, 48, 1), jnp.float32)
 GRAY, SIZES = jax.ShapeDtypeStruct((2, 48, 64), jnp.float32), jax.ShapeDtypeStruct((2, 2), jnp.int32)
 WORDS = dict.fromkeys(("text_goal", "text_visible", "text_infrared"), jax.ShapeDtypeStruct((16,), jnp.float32))
 
@@ -57,6 +60,13 @@ def test_gradients_of_convolutions(function, size, channels):
     x = jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32)
     kernel = jax.ShapeDtypeStruct((size, size, 8, channels), jnp.float32)
     assert_precise(products(jax.grad(lambda *a: jnp.square(function(*a)).sum(), argnums=(0, 1)), x, kernel))
+
+
+def test_places_of_patches():
+    windows = jax.eval_shape(lambda key: random_windows(key, 3, 48), jax.random.key(0))
+    assert_precise(products(partial(cut_patches, size=32), IMAGE, windows))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    assert_precise(products(augment_pairs, keys, SQUARE, SQUARE))
 
 
 def test_vgg():
