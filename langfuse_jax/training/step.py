@@ -52,7 +52,8 @@ class Recipe(NamedTuple):
     """The numbers of a step that are fixed when it is compiled.
 
     Attributes:
-        weights: factors of the four terms, see `losses.total_loss`, and of "guide" (`losses.guide_loss`), if any.
+        weights: factors of the four terms, see `losses.total_loss`, and of "guide" (`losses.guide_loss`) and "grid"
+            (`losses.grid_loss`), if any.
         patches: windows cut from every image of the batch.
         patch_fraction: range of the windows' side, as a fraction of the crop's.
         entropy_threshold: bits that both sources of a patch must exceed to count.
@@ -201,12 +202,10 @@ def objective(
         perceptual=perceptual_loss(features, fused, visible, infrared),
         weights=recipe.weights,
     )
-    if weight := recipe.weights.get("guide", 0.0):
-        terms["guide"] = guide_loss(fused, visible, infrared)
-        total += weight * terms["guide"]
-    if weight := recipe.weights.get("grid", 0.0):
-        terms["grid"] = grid_loss(fused, visible, infrared)
-        total += weight * terms["grid"]
+    for name, loss in (("guide", guide_loss), ("grid", grid_loss)):
+        if weight := recipe.weights.get(name, 0.0):
+            terms[name] = loss(fused, visible, infrared)
+            total += weight * terms[name]
     return total, {**terms, "selected": valid.mean(), "fused_std": fused.std(axis=(1, 2, 3)).mean()}
 
 
