@@ -1,9 +1,8 @@
 """`langfuse-jax distill`: a small, fast student trained to fuse as a trained network does."""
 
 import argparse
-import shlex
 
-from langfuse_jax.commands.flags import add_config
+from langfuse_jax.commands.flags import add_config, command_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +21,7 @@ def run(args: argparse.Namespace) -> int:
 
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, args.overrides, command="distill")
-    command = shlex.join(
-        ["langfuse-jax", "distill", "--config", args.config, "--workdir", args.workdir, *args.overrides]
-    )
+    command = command_line(args, "workdir")
     with full_disk_reported(args.workdir):
         mean = distill(config, args.workdir, command=command)
     print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")

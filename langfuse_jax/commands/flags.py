@@ -1,6 +1,7 @@
 """Flags that several sub-commands share."""
 
 import argparse
+import shlex
 
 
 def add_model(parser: argparse.ArgumentParser, default: str) -> None:
@@ -27,3 +28,9 @@ def add_config(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("--config", required=True, metavar="FILE.py", help=f"a config such as configs/{example}")
     parser.epilog = "Any value of the config can be overridden: --config.x=y"
     parser.set_defaults(takes_overrides=True)
+
+
+def command_line(args: argparse.Namespace, folder: str) -> str:
+    """What makes the same once more: a sub-command with its config, its folder (by the flag `folder`) and overrides."""
+    words = ["--config", args.config, f"--{folder}", getattr(args, folder), *args.overrides]
+    return shlex.join(["langfuse-jax", args.command, *words])

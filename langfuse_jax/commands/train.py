@@ -1,9 +1,8 @@
 """`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
 
 import argparse
-import shlex
 
-from langfuse_jax.commands.flags import add_config
+from langfuse_jax.commands.flags import add_config, command_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, args.overrides, command="train")
     join_cluster(args.coordinator, args.num_processes, args.process_id)
-    command = shlex.join(["langfuse-jax", "train", "--config", args.config, "--workdir", args.workdir, *args.overrides])
+    command = command_line(args, "workdir")
     with end_together(args.workdir), full_disk_reported(args.workdir):
         train(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if not jax.process_index():

@@ -1,11 +1,10 @@
 """`langfuse-jax train-clip`: the compact CLIP that comes with the package, trained and judged."""
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
-from langfuse_jax.commands.flags import add_config
+from langfuse_jax.commands.flags import add_config, command_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from langfuse_jax.training.configs import load_config
 
     config = load_config(args.config, args.overrides, command="train-clip")
-    command = shlex.join(["langfuse-jax", "train-clip", "--config", args.config, "--out", args.out, *args.overrides])
+    command = command_line(args, "out")
     report = train_clip(config, Path(args.out), command=command)
     print(format_report(report))
     print(f"{args.out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
