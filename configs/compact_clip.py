@@ -1,33 +1,32 @@
 """The compact CLIP that comes with the package.
 
-langfuse-jax train-clip --config configs/compact_clip.py --out DIR
+    langfuse-jax train-clip --config compact_clip --out DIR --config.data.root=DATA
+
+`DATA` holds a folder for each camera, with visible/ and infrared/ inside.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config():
-    config = ConfigDict()
-    # Folders with visible/ and infrared/ inside, one per camera; the validation camera is never trained on.
-    config.train_folders = ("../shared/data/roadscene", "../shared/data/msrs")
-    config.validation_folder = "../shared/data/vifb"
-    config.seed = 0
+    c = ConfigDict()
+    c.seed = 0
+    # A dataset for each camera; the one of the validation is never trained on.
+    c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
 
-    config.model = ConfigDict()
-    config.model.embedding = 96
-    config.model.vision = dict(
+    c.model = ConfigDict()
+    c.model.embedding = 96
+    c.model.vision = dict(
         image_size=96, patch_size=12, hidden_size=144, num_hidden_layers=3, num_attention_heads=9, intermediate_size=288
     )
-    config.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
+    c.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
-    config.batches = 2000
-    config.scenes_per_batch = 6
+    c.steps = 2000
+    c.scenes_per_batch = 6
 
-    config.learning_rate = 1.5e-3
-    config.matrix_learning_rate = 0.02
-    config.weight_decay = 0.02
-    config.warmup_batches = 40
-    config.weights = dict(
+    c.optimizer = ConfigDict({"learning_rate": 1.5e-3, "warmup_steps": 40, "weight_decay": 0.02})
+    c.optimizer.matrix_learning_rate = 0.02  # of Muon, which moves the matrices of the transformer blocks
+    c.loss = dict(
         modality=2.0,
         spread=2.0,
         naming=1.0,
@@ -37,4 +36,10 @@ def get_config():
         token_heads=1.0,
         text_heads=0.5,
     )
-    return config
+
+    c.log = ConfigDict({"every": 20})
+    c.guard = ConfigDict()
+    c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
+    c.guard.max_dead = 10  # steps in a row with a gradient of exactly zero that end it
+    c.checkpoint = ConfigDict({"every": 500})
+    return c

@@ -1,6 +1,6 @@
 """The start of the embedded default: from lossless weights towards a classical fusion, before any word is heard.
 
-    langfuse-jax train --config configs/cpu_warm.py --workdir runs/warm --config.data.root=DATA
+    langfuse-jax train --config cpu_warm --workdir runs/warm --config.data.root=DATA
 
 Go on with configs/cpu.py.
 
@@ -9,19 +9,18 @@ Expected result, measured: sheets as sharp as their sources, with warm people br
 validation crops.
 """
 
-import runpy
-from pathlib import Path
+from langfuse_jax.configs import cpu
 
 
 def get_config():
-    c = runpy.run_path(str(Path(__file__).with_name("cpu.py")))["get_config"]()
+    c = cpu.get_config()
     c.loss.whole = c.loss.patch = c.loss.similarity = 0.0
     c.loss.guide = 10.0
     c.patches.count = 1
-    c.fading = 0.7  # not beside the words: faded patches have too little entropy to count
+    c.augment.fading = 0.7  # not beside the words: faded patches have too little entropy to count
     c.crop = 192
-    c.zoom = 2.0  # small windows of scenes, and large ones shrunk to the same size
+    c.augment.zoom = 2.0  # small windows of scenes, and large ones shrunk to the same size
     c.steps = 3000
-    c.learning_rate = 5e-4
-    c.checkpoint_every = c.sheet.every = c.scores.every = 600
+    c.optimizer.learning_rate = 5e-4
+    c.checkpoint.every = c.sheet.every = c.scores.every = 600
     return c

@@ -1,10 +1,10 @@
 """The published recipe of LDFusion (arXiv 2402.16267).
 
-    langfuse-jax train --config configs/default.py --workdir runs/default \
+    langfuse-jax train --config default --workdir runs/default \
         --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
 
 Hardware: one accelerator. With less memory than 16 x 32 patches of 224 px through ViT-B/32 need, add
---config.clip_chunk=4 --config.remat=True, or --config.accumulate=4.
+--config.memory.clip_chunk=4 --config.memory.remat=True, or --config.memory.accumulate=4.
 
 Expected time, an ESTIMATE, not measured: a sample costs 32 patches and 1 fused image through ViT-B/32 forward and
 back to its input (8.8 GFLOP each way), 2 sources forward, VGG19 on 4 passes (28 each), the network (13 x 3): about
@@ -16,6 +16,8 @@ steps of three seeds the gradient norm is never below 42, and the validation los
 
 from ml_collections import ConfigDict
 
+from langfuse_jax.clip.words import GOAL, INFRARED, VISIBLE
+
 
 def get_config():
     c = ConfigDict()
@@ -25,59 +27,58 @@ def get_config():
     # bfloat16. The fusion network and the optimizer are float32.
     c.clip_dtype = ""
     c.text = ""  # file made by `langfuse-jax embed`; empty: the prompts below
-    c.prompts = ConfigDict(
-        {
-            "visible": ("a visible gray image",),
-            "infrared": ("an infrared image",),
-            "goal": ("a clear image with detailed background and salient objects",),
-        },
-        type_safe=False,  # a plain string counts as one sentence
-    )
+    # A plain string counts as one sentence.
+    c.prompts = ConfigDict({"visible": (VISIBLE,), "infrared": (INFRARED,), "goal": (GOAL,)}, type_safe=False)
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
-    c.init_from = ""  # a trained model, or a training's work directory, to start from; empty: fresh weights
+    c.init_from = ""  # a trained model, or a training run's work directory, to start from; empty: fresh weights
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
-    # "all" parameters, as published; "spare": those that the lossless start leaves free (models.lossless.spare_rates),
-    # since rates usual for the rest would soon blur it; "auto": spare where the start draws losslessly, else all.
-    c.trainable = "auto"
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})
     c.data.repeats = 10  # times each image is listed per epoch
     c.data.workers = 0  # processes that read and crop; 0: two threads of this one
     c.data.cache_mb = 1024  # decoded images kept in memory
-    c.data.max_unreadable = 4  # pairs that may be passed over, by name, because they cannot be read
+    c.data.max_unreadable = 4  # pairs that may be skipped, by name, because they cannot be read
     c.crop = 224
-    c.zoom = 1.0  # windows up to so many times as wide are shrunk to a crop; not published
     c.batch_size = 16
+    c.epochs = 100
+    c.steps = 0  # instead of epochs, when not 0
+
+    c.augment = ConfigDict()
+    c.augment.zoom = 1.0  # windows up to so many times as wide are shrunk to a crop; not published
+    # The most that each source is mixed with a random gray, for cameras of other contrasts; not published.
+    c.augment.fading = 0.0
+    c.augment.noise = 0.03  # the network sees it, the losses do not
     c.patches = ConfigDict({"count": 32, "fraction": (0.5, 0.8), "entropy_threshold": 6.0})
     # 0, or the most patches of an image that go through the CLIP: of those that count the first, for all of them.
     c.patches.select_first = 0
-    # The most that each source is mixed with a random gray, for cameras of other contrasts; not published.
-    c.fading = 0.0
-    c.noise = 0.03  # the network sees it, the losses do not
 
-    # Two are not published, and 0 is none of them: "guide", the distance to a classical fusion (losses.guide_loss), and
-    # "grid", what repeats from block to block of the fused image and is in neither source (losses.grid_loss).
+    # Weights of the terms; one of weight 0 is not computed. Two are not published: "guide", the distance to a classical
+    # fusion (losses.guide_loss), and "grid", what repeats from block to block of the fused image and is in neither
+    # source (losses.grid_loss).
     c.loss = ConfigDict({"whole": 2.0, "patch": 10.0, "similarity": 6.0, "perceptual": 10.0, "guide": 0.0, "grid": 0.0})
-    c.epochs = 100
-    c.steps = 0  # instead of epochs, when not 0
-    c.learning_rate = 5e-4
-    c.warmup_steps = 0  # 0: one epoch
-    c.gradient_clip = 0.0  # global norm; 0: none
-    c.ema = 0.0  # decay of a moving average of the parameters, which is then what is saved for fusing; 0: none
+    c.optimizer = ConfigDict({"learning_rate": 5e-4})
+    c.optimizer.warmup_steps = 0  # 0: one epoch
+    c.optimizer.gradient_clip = 0.0  # global norm; 0: none
+    # Decay of a moving average of the parameters, which is then what is saved for fusing; 0: none.
+    c.optimizer.ema = 0.0
+    # "all" parameters, as published; "spare": those that the lossless start leaves free (models.lossless.spare_rates),
+    # since rates usual for the rest would soon blur it; "auto": spare where the start draws losslessly, else all.
+    c.optimizer.trainable = "auto"
 
     c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
-    c.accumulate = 1  # parts that a batch is taken in, one after the other
-    c.clip_chunk = 0  # patches of each image that go through the CLIP at a time, recomputed for the gradient; 0: all
-    c.remat = False  # recompute, for the gradient, what the network, CLIP and VGG19 computed
-    c.peak_tflops = 0.0  # of one device, for the FLOP utilisation; 0: by a table of accelerators
+    c.memory = ConfigDict()
+    c.memory.accumulate = 1  # parts that a batch is taken in, one after the other
+    c.memory.clip_chunk = 0  # patches of an image that go through the CLIP at a time, recomputed for the gradient
+    c.memory.remat = False  # recompute, for the gradient, what the network, CLIP and VGG19 computed
 
-    c.log_every = 50
-    c.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
-    c.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
-    c.checkpoint_every = 1000
-    c.validation_pairs = 16  # validation scenes; the loss of a crop of each is computed with each checkpoint; 0: none
+    c.log = ConfigDict({"every": 50})
+    c.log.peak_tflops = 0.0  # of one device, for the FLOP utilisation; 0: by a table of accelerators
+    c.guard = ConfigDict()
+    c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
+    c.guard.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
+    c.checkpoint = ConfigDict({"every": 1000})
+    c.validation = ConfigDict({"pairs": 16})  # scenes whose crops' loss is computed with each checkpoint; 0: none
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
-    c.scores = ConfigDict(
-        {"every": 1000, "metrics": ("EN", "SD", "SF", "AG")}
-    )  # of all fused validation pairs; 0: none
+    # Of all fused validation pairs; 0: none.
+    c.scores = ConfigDict({"every": 1000, "metrics": ("EN", "SD", "SF", "AG")})
     return c

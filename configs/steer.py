@@ -1,6 +1,6 @@
 """A short fine-tuning towards words of one's own, from weights that fuse already.
 
-    langfuse-jax train --config configs/steer.py --workdir runs/bright --config.data.root=DATA \
+    langfuse-jax train --config steer --workdir runs/bright --config.data.root=DATA \
         --config.init_from=langfuse_jax/assets/fusion --config.prompts.goal="a clear and bright image"
 
 The words lead: the guide, which keeps the picture together, counts a seventh of what it does in configs/cpu.py, and
@@ -10,24 +10,23 @@ other contrasts too, and of the patches only those with next to no content are p
 Hardware: two CPU cores. Expected time: 150 steps of 1.1 s (measured without fading). Expected result: docs/words.md.
 """
 
-import runpy
-from pathlib import Path
+from langfuse_jax.configs import cpu
 
 
 def get_config():
-    c = runpy.run_path(str(Path(__file__).with_name("cpu.py")))["get_config"]()
+    c = cpu.get_config()
     c.crop = 256
     c.patches.count = 8
     c.patches.entropy_threshold = 4.0
-    c.fading = 0.5
+    c.augment.fading = 0.5
     c.loss.similarity = 0.0
     c.loss.guide = 3.0
     c.loss.grid = 200.0  # words like a weave: without it one of several gray levels is drawn over flat areas
-    c.ema = 0.0
+    c.optimizer.ema = 0.0
     c.steps = 150
-    c.learning_rate = 3e-4
-    c.warmup_steps = 8
-    c.checkpoint_every = 150
+    c.optimizer.learning_rate = 3e-4
+    c.optimizer.warmup_steps = 8
+    c.checkpoint.every = 150
     c.sheet.every = 150
     c.scores.every = 0
     return c

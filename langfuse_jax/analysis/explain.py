@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from langfuse_jax.clip.pretrained import Clip
-from langfuse_jax.clip.words import ROLES, TextEmbeddings, embed
+from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.losses import informative, language_driven_loss
 from langfuse_jax.losses.language import unit
 
@@ -76,8 +76,8 @@ def loss_map(
 
     whole = embed_gray(clip, [visible, infrared])
     patches = clip.encode_image(np.repeat(windows(fused), 3, axis=-1))
-    sources = (jnp.tile(row, (len(places), 1)) for row in whole)
-    losses = language_driven_loss(patches, *sources, **_directions(texts))
+    of_visible, of_infrared = (jnp.tile(row, (len(places), 1)) for row in whole)
+    losses = language_driven_loss(patches, of_visible, of_infrared, texts.words)
     counts = informative(jnp.asarray(windows(visible)), jnp.asarray(windows(infrared)), threshold=threshold)
     return np.where(counts, losses, np.nan).reshape(len(range(0, height - side + 1, stride)), -1)
 
@@ -92,11 +92,7 @@ def losses_by_goal(
         candidates = {"average": average(luma, infrared), "maximum": maximum(luma, infrared)}
         losses_by_goal(clip, ["a clear image", "a blurry image"], candidates, luma, infrared)
     """
-    sources = [jnp.tile(row, (len(candidates), 1)) for row in embed_gray(clip, [visible, infrared])]
+    of_visible, of_infrared = (jnp.tile(row, (len(candidates), 1)) for row in embed_gray(clip, [visible, infrared]))
     fused = jnp.asarray(embed_gray(clip, list(candidates.values())))
     texts = [embed(clip, goal=[goal]) for goal in goals]
-    return np.stack([language_driven_loss(fused, *sources, **_directions(text)) for text in texts])
-
-
-def _directions(texts):
-    return {f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ROLES}
+    return np.stack([language_driven_loss(fused, of_visible, of_infrared, text.words) for text in texts])

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from langfuse_jax.errors import UserError
+from langfuse_jax.losses.language import Words
 from langfuse_jax.runtime.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class TextEmbeddings:
     visible: Float[np.ndarray, " d"]
     infrared: Float[np.ndarray, " d"]
     goal: Float[np.ndarray, " d"]
+
+    @property
+    def words(self) -> Words:
+        """The three vectors, as losses and scores take them."""
+        return Words(self.goal, self.visible, self.infrared)
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file (no pickles), complete or not at all. Raises UserError where it cannot be written."""

@@ -16,11 +16,10 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from langfuse_jax.clip.pretrained import Clip
-    from langfuse_jax.clip.words import GOAL, INFRARED, ROLES, VISIBLE, embed
+    from langfuse_jax.clip.words import ROLES, embed
 
     clip = Clip.load(args.clip)
-    defaults = {"visible": VISIBLE, "infrared": INFRARED, "goal": GOAL}
-    text = embed(clip, **{role: getattr(args, role) or [defaults[role]] for role in ROLES})
+    text = embed(clip, **{role: given for role in ROLES if (given := getattr(args, role))})
     text.save(args.out)
     print(f"{args.out}: CLIP {text.model} ({text.fingerprint})")
     for role in ROLES:

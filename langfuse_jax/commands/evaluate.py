@@ -252,7 +252,6 @@ def _language(args):
             f"--text {args.text}: holds the sentences already; leave out --goal, --visible-text, --infrared-text"
         )
     import jax
-    import jax.numpy as jnp
 
     from langfuse_jax.clip.pretrained import Clip
     from langfuse_jax.clip.words import TextEmbeddings, embed
@@ -264,12 +263,11 @@ def _language(args):
         text.check(clip)
     else:
         text = embed(clip, **{role: given for role, given in sentences.items() if given})
-    texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ("goal", "visible", "infrared")}
     compiled = jax.jit(language_scores)
 
     def scores(fused, visible, infrared, sizes):
         images, rows = np.concatenate([fused, visible, infrared]), np.concatenate([sizes] * 3)
         embeddings = embed_images(clip.vision, clip.params["vision"], images, rows)
-        return compiled(*embeddings.reshape(3, len(fused), -1), **texts)
+        return compiled(*embeddings.reshape(3, len(fused), -1), text.words)
 
     return scores, {"clip": {"name": text.model, "fingerprint": text.fingerprint, "prompts": text.prompts}}

@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> int:
     from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.runtime.distributed import end_together, join_cluster
     from langfuse_jax.training.configs import load_config
-    from langfuse_jax.training.loop import train
+    from langfuse_jax.training.fusion import train_fusion
 
     logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, args.overrides, command="train")
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = command_line(args, "workdir")
     with end_together(args.workdir), full_disk_reported(args.workdir):
-        train(config, args.workdir, command=command, override=args.override, profile=args.profile)
+        train_fusion(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if not jax.process_index():
         print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
     return 0

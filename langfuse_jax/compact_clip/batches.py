@@ -1,10 +1,11 @@
 """Batches for the compact CLIP: patches of scenes, intact and degraded, and what is known of each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Float32, Int, Int8
 
 from langfuse_jax.classical.pyramid import gaussian_blur
 from langfuse_jax.compact_clip.cameras import other_cameras
@@ -89,7 +90,7 @@ def modality_alone(modality: str) -> np.ndarray:
     return np.array([known[concept] for concept in CONCEPTS], np.int8)
 
 
-def _between(value, no, yes):
+def _between(value: float, no: float, yes: float) -> int:
     return 1 if value >= yes else 0 if value <= no else -1
 
 
@@ -119,7 +120,7 @@ def cut(
     return patches
 
 
-def _sample(scene, y, x):
+def _sample(scene: Scene, y: np.ndarray, x: np.ndarray) -> Float32[np.ndarray, "v s s"]:
     count, height, width = scene.layers.shape
     side = len(y)
     y, x = np.clip(y, 0, height - 1.001).ravel(), np.clip(x, 0, width - 1.001).ravel()
@@ -137,7 +138,7 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
     hot = float((window[-1] > 0.5).mean())
     patches, known = [], []
 
-    def add(variant, patch, failure=None):
+    def add(variant: str, patch: np.ndarray, failure: str | None = None) -> None:
         patches.append(patch)
         known.append(facts(variant, patch, failure=failure, targets=hot))
 
@@ -174,15 +175,25 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
     return np.clip(np.stack(patches) + noise, 0, 1), np.stack(known)
 
 
-def batches(cameras: Sequence[Sequence[Scene]], rng: np.random.Generator, *, count: int, side: int) -> Iterator[Batch]:
-    """Endless batches of `count` scenes, in turn from each camera however many pairs it has."""
-    orders: list[list[int]] = [[] for _ in cameras]
-    while True:
+class CameraScenes:
+    """The scenes of several cameras, drawn in turn from each however many it has; none twice before all were drawn."""
+
+    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int):
+        self._cameras, self._seed = cameras, seed
+        self._order = cache(self._order_of_epoch)
+
+    def _order_of_epoch(self, camera: int, epoch: int) -> Int[np.ndarray, " n"]:
+        return np.random.default_rng((self._seed, camera, epoch)).permutation(len(self._cameras[camera]))
+
+    def batch(self, number: int, count: int, side: int) -> Batch:
+        """Batch `number`, of `count` scenes and patches of `side` pixels: the same whenever it is asked for."""
+        rng = np.random.default_rng((self._seed, number))
         examples = []
         for turn in range(count):
-            scenes, order = cameras[turn % len(cameras)], orders[turn % len(cameras)]
-            if not order:
-                order.extend(rng.permutation(len(scenes)))
-            examples.append(scene_examples(scenes[order.pop()], rng, side))
+            earlier, camera = divmod(turn, len(self._cameras))
+            scenes = self._cameras[camera]
+            a_batch = len(range(camera, count, len(self._cameras)))  # turns of this camera
+            epoch, place = divmod(number * a_batch + earlier, len(scenes))
+            examples.append(scene_examples(scenes[self._order(camera, epoch)[place]], rng, side))
         images, known = zip(*examples, strict=True)
-        yield Batch(np.concatenate(images), np.concatenate(known))
+        return Batch(np.concatenate(images), np.concatenate(known))

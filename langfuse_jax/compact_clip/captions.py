@@ -183,7 +183,7 @@ def sample_captions(rng: np.random.Generator) -> Captions:
     return Captions(sentences, claims)
 
 
-def _fill(phrase, rng):
+def _fill(phrase: str, rng: np.random.Generator) -> str:
     scene = rng.choice(_SCENE)
     if rng.random() < 0.15:  # an unknown word, spelt in letters, must not change what a sentence means
         scene = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 6)))

@@ -1,19 +1,19 @@
 """The loss of the compact CLIP: sentences against images, absolutely and as directions, and concepts named by heads."""
 
-from functools import reduce
-from operator import add
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Int8
+from jaxtyping import Array, Bool, Float, Int8, PRNGKeyArray
 
 from langfuse_jax.compact_clip.captions import INDEX
+from langfuse_jax.losses.total import weighted_sum
 from langfuse_jax.models.clip import TextTower, VisionTower
 
 
-def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+def normalised(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """x / |x|, with a finite gradient at zero."""
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-8)
 
@@ -25,7 +25,7 @@ def balanced_sigmoid_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"]
     """
     true, false = truth == 1, truth == 0
 
-    def mean(values, where):
+    def mean(values: Float[Array, "b m"], where: Bool[Array, "b m"]) -> Float[Array, " m"]:
         return jnp.sum(values * where, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)
 
     columns = mean(nn.softplus(-logits), true) + mean(nn.softplus(logits), false)
@@ -47,13 +47,13 @@ def directional_cosines(
     images: Float[Array, "s n d"],
     visible: Float[Array, "s d"],
     infrared: Float[Array, "s d"],
-    texts: Float[Array, "m d"],
-    text_visible: Float[Array, " d"],
-    text_infrared: Float[Array, " d"],
+    goals: Float[Array, "m d"],
+    visible_words: Float[Array, " d"],
+    infrared_words: Float[Array, " d"],
 ) -> Float[Array, "s n m"]:
-    """1 minus the language-driven loss of every image towards every text: the mean of its two cosines."""
-    from_visible = unit(images - visible[:, None]) @ unit(texts - text_visible).T
-    from_infrared = unit(images - infrared[:, None]) @ unit(texts - text_infrared).T
+    """1 minus the language-driven loss of every image towards every goal: the mean of its two cosines."""
+    from_visible = normalised(images - visible[:, None]) @ normalised(goals - visible_words).T
+    from_infrared = normalised(images - infrared[:, None]) @ normalised(goals - infrared_words).T
     return (from_visible + from_infrared) / 2
 
 
@@ -91,7 +91,7 @@ def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Floa
     true, false = known == 1, known == 0
     losses = jnp.where(true, nn.softplus(-logits).mean(1), nn.softplus(logits).mean(1))
 
-    def mean(where):
+    def mean(where: Bool[Array, "b c"]) -> Float[Array, " c"]:
         return jnp.sum(losses * where, axis=0) / jnp.maximum(jnp.sum(where, axis=0), 1)
 
     return jnp.mean(mean(true) + mean(false))
@@ -115,69 +115,70 @@ def init_heads(key: Array, *, tokens: int, width: int, concepts: int) -> dict[st
 
 def clip_loss(
     params: dict[str, Any],
-    images: Float[Array, "b s s"],
-    ids: Int[Array, "m n"],
-    truth: Int8[Array, "b m"],
-    known: Int8[Array, "b c"],
-    claims: Bool[Array, "m c"],
-    sources: Int[Array, " 2"],
-    shift: Int[Array, ""],
+    batch: Mapping[str, Array],
+    key: PRNGKeyArray,
+    frozen: None,
     *,
     vision: VisionTower,
     text: TextTower,
     per_scene: int,
-    weights: dict[str, float],
+    weights: Mapping[str, float],
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The total and its terms.
+    """The total and its terms; a term of weight 0 is not computed.
 
     Args:
       params: `{"vision", "text", "logit_scale", "heads"}`.
-      images: gray in [0, 1]; `per_scene` of each scene in a row, its visible first, its infrared second.
-      ids: token ids of the sentences; truth: whether each is true of each image (1, 0, -1 undecided).
-      known: concepts of the images (1, 0, -1); claims: concepts of the sentences.
-      sources: rows of the sentences that stand for visible and infrared.
-      shift: directions are also taken from the sources of the scene so many places on, whatever it shows.
+      batch: "images" (b, s, s), gray in [0, 1], `per_scene` of each scene in a row, its visible first, its infrared
+        second; "ids" (m, n), token ids of the sentences, the first for visible and the third for infrared images;
+        "truth" (b, m), whether each sentence is true of each image (1, 0, -1 undecided); "known" (b, c), concepts of
+        the images (1, 0, -1); "claims" (m, c), concepts of the sentences.
+      key: draws the scene whose sources directions are taken from too, whatever it shows.
       weights: of the terms "modality", "spread", "naming", "contrast", "direction", "image_heads", "token_heads" and
         "text_heads".
     """
-    gray = jnp.repeat(images[..., None], 3, axis=-1)
+    truth, known, claims = (batch[name] for name in ("truth", "known", "claims"))
+    gray = jnp.repeat(batch["images"][..., None], 3, axis=-1)
     last = f"block_{vision.layers - 1}"
     image, captured = vision.apply(
         {"params": params["vision"]}, gray, mutable=["intermediates"], capture_intermediates=lambda m, _: m.name == last
     )
-    image, tokens = unit(image), unit(captured["intermediates"][last]["__call__"][0][:, 1:])
-    sentence = unit(cast(Array, text.apply({"params": params["text"]}, ids)))
+    image, tokens = normalised(image), normalised(captured["intermediates"][last]["__call__"][0][:, 1:])
+    sentence = normalised(cast(Array, text.apply({"params": params["text"]}, batch["ids"])))
+    visible_words, infrared_words = sentence[0], sentence[2]
     heads = params["heads"]
     logits = jnp.exp(params["logit_scale"]) * image @ sentence.T + heads["bias"]
 
-    scenes = image.reshape(-1, per_scene, image.shape[-1])
-    seen = truth.reshape(-1, per_scene, truth.shape[-1])[:, 2:].reshape(-1, truth.shape[-1])
-    direction = jnp.zeros(())
-    for offset in (0, shift):
-        cosines = directional_cosines(
-            scenes[:, 2:],
-            jnp.roll(scenes[:, 0], offset, axis=0),
-            jnp.roll(scenes[:, 1], offset, axis=0),
-            sentence,
-            sentence[sources[0]],
-            sentence[sources[1]],
-        )
-        scaled = jnp.exp(heads["direction_scale"]) * cosines.reshape(seen.shape)
-        direction += 0.5 * balanced_sigmoid_loss(scaled, seen)
+    def direction() -> Float[Array, ""]:
+        scenes = image.reshape(-1, per_scene, image.shape[-1])
+        others = truth.reshape(-1, per_scene, truth.shape[-1])[:, 2:].reshape(-1, truth.shape[-1])
+        total = jnp.zeros(())
+        for offset in (0, jax.random.randint(key, (), 1, len(scenes))):
+            visible, infrared = (jnp.roll(scenes[:, source], offset, axis=0) for source in (0, 1))
+            cosines = directional_cosines(scenes[:, 2:], visible, infrared, sentence, visible_words, infrared_words)
+            scaled = jnp.exp(heads["direction_scale"]) * cosines.reshape(others.shape)
+            total += 0.5 * balanced_sigmoid_loss(scaled, others)
+        return total
 
-    # Infrared against visible as the directional loss sees it: along the difference of the two sentences.
-    modality = jnp.exp(heads["modality_scale"]) * image @ (sentence[sources[1]] - sentence[sources[0]])[:, None]
-    heat = jnp.where(known[:, INDEX["infrared"]] == 1, 1, jnp.where(known[:, INDEX["visible"]] == 1, 0, -1))[:, None]
-    heat = heat.astype(jnp.int8)
-    terms = {
-        "modality": balanced_sigmoid_loss(modality + heads["modality_bias"], heat)
-        + ranking_loss(modality, heat, per_scene),
-        "spread": spread_loss(sentence, claims),
-        "naming": naming_loss(logits, truth),
-        "contrast": balanced_sigmoid_loss(logits, truth),
+    def modality() -> Float[Array, ""]:
+        # Infrared against visible as the directional loss sees it: along the difference of the two sentences.
+        logits = jnp.exp(heads["modality_scale"]) * image @ (infrared_words - visible_words)[:, None]
+        is_visible, is_infrared = (known[:, INDEX[name]] == 1 for name in ("visible", "infrared"))
+        infrared = jnp.where(is_infrared, 1, jnp.where(is_visible, 0, -1)).astype(jnp.int8)[:, None]
+        return balanced_sigmoid_loss(logits + heads["modality_bias"], infrared) + ranking_loss(
+            logits, infrared, per_scene
+        )
+
+    def named(part: str, embeddings: Float[Array, "... d"], scale: float) -> Float[Array, "... c"]:
+        return scale * embeddings @ heads[part] + heads[f"{part}_bias"]
+
+    terms: dict[str, Callable[[], Float[Array, ""]]] = {
+        "modality": modality,
+        "spread": lambda: spread_loss(sentence, claims),
+        "naming": lambda: naming_loss(logits, truth),
+        "contrast": lambda: balanced_sigmoid_loss(logits, truth),
         "direction": direction,
-        "image_heads": balanced_sigmoid_loss(8 * image @ heads["image"] + heads["image_bias"], known),
-        "token_heads": token_loss(12 * tokens @ heads["token"] + heads["token_bias"], known),
-        "text_heads": balanced_sigmoid_loss(8 * sentence @ heads["text"] + heads["text_bias"], claims.astype(jnp.int8)),
+        "image_heads": lambda: balanced_sigmoid_loss(named("image", image, 8), known),
+        "token_heads": lambda: token_loss(named("token", tokens, 12), known),
+        "text_heads": lambda: balanced_sigmoid_loss(named("text", sentence, 8), claims.astype(jnp.int8)),
     }
-    return reduce(add, [weights[name] * term for name, term in terms.items()]), terms
+    return weighted_sum([(name, weights[name], value) for name, value in terms.items()])

@@ -25,7 +25,7 @@ def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> fl
     return float(below.mean() / (2 * len(order)))
 
 
-def _unit(x):
+def _normalised(x: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -57,7 +57,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     image, known = _encode(clip, np.stack(patches)), np.stack(labels)
     kinds, owner = np.array(names_of), np.array(numbers)
     sentences = reference_sentences()
-    texts = dict(zip(sentences, _unit(np.asarray(clip.encode_text(list(sentences.values())))), strict=True))
+    texts = dict(zip(sentences, _normalised(np.asarray(clip.encode_text(list(sentences.values())))), strict=True))
     report: dict[str, Any] = {"windows": len(scenes) * WINDOWS, "fingerprint": clip.fingerprint}
 
     source = np.isin(kinds, ("visible", "infrared"))
@@ -83,7 +83,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     whole = _encode(clip, np.concatenate(wholes)).reshape(len(scenes), 2, -1)[owner]
     loss: Any = 1.0
     for index, text in ((0, default.visible), (1, default.infrared)):
-        loss = loss - 0.5 * _unit(image - whole[:, index] + 1e-9) @ _unit(default.goal - text)
+        loss = loss - 0.5 * _normalised(image - whole[:, index] + 1e-9) @ _normalised(default.goal - text)
     by_kind = {kind: float(loss[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
     report["directional"] = dict(sorted(by_kind.items(), key=lambda item: item[1]))
     good = np.isin(kinds, GOALS)
@@ -94,7 +94,7 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     return report
 
 
-def _whole(scene, size):
+def _whole(scene: Scene, size: int) -> Float[np.ndarray, "2 s s"]:
     """The two whole sources, (2, size, size), read as any patch is."""
     height, width = scene.layers.shape[1:]
     rows = ((np.arange(size) + 0.5) * height / size).astype(int)
@@ -102,9 +102,11 @@ def _whole(scene, size):
     return scene.layers[:2][:, rows][:, :, columns].astype(np.float32) / 255
 
 
-def _encode(clip, patches):
+def _encode(clip: Clip, patches: Float[np.ndarray, "n s s"]) -> Float[np.ndarray, "n d"]:
     images = np.repeat(patches[..., None], 3, axis=-1)
-    return _unit(np.concatenate([np.asarray(clip.encode_image(images[i : i + 64])) for i in range(0, len(images), 64)]))
+    return _normalised(
+        np.concatenate([np.asarray(clip.encode_image(images[i : i + 64])) for i in range(0, len(images), 64)])
+    )
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from langfuse_jax.classical.pyramid import enhance, hot_targets, pyramid_fuse
 from langfuse_jax.images.files import to_uint8, ycbcr_to_rgb
-from langfuse_jax.images.pairs import match_pairs, read_pair
+from langfuse_jax.images.pairs import Pair, match_pairs, read_pair
 
 VARIANTS = (
     "visible",
@@ -41,7 +41,7 @@ def load_scenes(folder: str | Path) -> list[Scene]:
         return list(pool.map(_scene, pairs))
 
 
-def _scene(pair):
+def _scene(pair: Pair) -> Scene:
     visible, chroma, infrared = read_pair(pair)
     colours = np.stack(3 * [visible]) if chroma is None else np.moveaxis(ycbcr_to_rgb(visible, chroma), -1, 0)
     fused = pyramid_fuse(visible, infrared)

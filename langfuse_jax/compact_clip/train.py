@@ -2,45 +2,51 @@
 
 import json
 import os
-import queue
 import tempfile
-import threading
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
-from tqdm import tqdm
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.tensors import tensors_from_params
-from langfuse_jax.compact_clip.batches import PER_SCENE, batches
+from langfuse_jax.compact_clip.batches import PER_SCENE, CameraScenes
 from langfuse_jax.compact_clip.captions import CONCEPTS, sample_captions, truth, vocabulary
 from langfuse_jax.compact_clip.initialisation import convolutional_start
 from langfuse_jax.compact_clip.loss import clip_loss, init_heads
 from langfuse_jax.compact_clip.report import evaluate, format_report
-from langfuse_jax.compact_clip.scenes import load_scenes
+from langfuse_jax.compact_clip.scenes import Scene, load_scenes
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
-from langfuse_jax.runtime.atomic import make_folder
-from langfuse_jax.runtime.workdir_lock import locked
-from langfuse_jax.training.configs import texts
+from langfuse_jax.training import loop
+from langfuse_jax.training.configs import check_least, check_texts, texts
+from langfuse_jax.training.parallel import data_mesh, local
+from langfuse_jax.training.speed import Speed
+from langfuse_jax.training.step import init_state, make_train_step
 
+_LEAST = {
+    2: ("scenes_per_batch",),  # whose sources directions are taken from, too
+    1: (*loop.LEAST[1], "steps"),
+    0: (*loop.LEAST[0], "optimizer.matrix_learning_rate", "optimizer.weight_decay"),
+}
 CAPTION_LENGTH = 32
 
 
-def clip_config(config, tokenizer) -> CLIPConfig:
+def clip_config(config: ConfigDict, tokenizer: CLIPTokenizer) -> CLIPConfig:
     """The architecture as transformers describes it. Raises UserError where heads do not divide a width."""
     for tower in ("vision", "text"):
         width, heads = config.model[tower]["hidden_size"], config.model[tower]["num_attention_heads"]
@@ -65,27 +71,16 @@ def clip_config(config, tokenizer) -> CLIPConfig:
     )
 
 
-def make_step(vision, text, optimiser, *, weights):
-    """The jitted step: one update."""
-    loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(weights))
-
-    @jax.jit
-    def step(params, state, *batch):
-        gradient, terms = jax.grad(loss, has_aux=True)(params, *batch)
-        updates, state = optimiser.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, terms
-
-    return step
+def _schedule(config: ConfigDict, peak: float) -> optax.Schedule:
+    """Linear warm-up, then a cosine to 1%."""
+    return optax.warmup_cosine_decay_schedule(0, peak, config.optimizer.warmup_steps, config.steps, peak / 100)
 
 
-def make_optimiser(config) -> optax.GradientTransformation:
+def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
     """Muon for the matrices of the transformer blocks, AdamW for the rest; linear warm-up, then a cosine to 1%."""
-    steps, warmup = config.batches, config.warmup_batches
+    decay = config.optimizer.weight_decay
 
-    def schedule(peak):
-        return optax.warmup_cosine_decay_schedule(0, peak, warmup, steps, peak / 100)
-
-    def kinds(params):
+    def kinds(params: dict[str, Any]) -> dict[tuple[str, ...], str]:
         return {
             path: "matrix" if leaf.ndim == 2 and any(key.startswith("block_") for key in path) else "other"
             for path, leaf in flatten_dict(params).items()
@@ -93,8 +88,10 @@ def make_optimiser(config) -> optax.GradientTransformation:
 
     decayed = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
     rules = {
-        "matrix": optax.contrib.muon(schedule(config.matrix_learning_rate), weight_decay=config.weight_decay),
-        "other": optax.adamw(schedule(config.learning_rate), b2=0.98, weight_decay=config.weight_decay, mask=decayed),
+        "matrix": optax.contrib.muon(_schedule(config, config.optimizer.matrix_learning_rate), weight_decay=decay),
+        "other": optax.adamw(
+            _schedule(config, config.optimizer.learning_rate), b2=0.98, weight_decay=decay, mask=decayed
+        ),
     }
     optimiser = optax.multi_transform(rules, lambda params: unflatten_dict(kinds(params)))
     return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
@@ -107,57 +104,48 @@ def draw_params(key: Array, vision: VisionTower, text: TextTower) -> dict[str, A
     return init_params(vision, text, towers_key) | {"heads": heads}
 
 
-def train(config, tokenizer, architecture, cameras):
-    """Train the two towers on scenes of several cameras; returns their parameters."""
-    vision, text = towers(architecture)
-    size, seeds = vision.image_size, np.random.SeedSequence(config.seed).spawn(2)
-    params = draw_params(jax.random.key(config.seed), vision, text)
-    params["vision"] = convolutional_start(params["vision"], vision)
-    params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
-    optimiser = make_optimiser(config)
-    state = optimiser.init(params)
-    step = make_step(vision, text, optimiser, weights=config.weights)
-    images_rng, captions_rng = (np.random.default_rng(seed) for seed in seeds)
-    stream = batches(cameras, images_rng, count=config.scenes_per_batch, side=size)
-    bar = tqdm(_prefetched(stream, config.batches), total=config.batches, disable=None, unit="batch")
-    sources = np.array([0, 2], np.int32)  # two sentences of each concept, visible and infrared first
-    for number, batch in enumerate(bar):
-        captions = sample_captions(captions_rng)
-        ids = tokenizer(
+class ClipData:
+    """Numbered batches of patches and sentences for `clip_loss`, made in a thread beside the device."""
+
+    def __init__(
+        self,
+        cameras: Sequence[Sequence[Scene]],
+        tokenizer: CLIPTokenizer,
+        *,
+        count: int,
+        side: int,
+        seed: int,
+    ):
+        self._scenes, self._tokenizer = CameraScenes(cameras, seed), tokenizer
+        self._count, self._side, self._seed = count, side, seed
+
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        """The arguments of `clip_loss` by name: the same whenever they are asked for."""
+        patches = self._scenes.batch(number, self._count, self._side)
+        captions = sample_captions(np.random.default_rng((self._seed, number, 1)))
+        ids = self._tokenizer(
             captions.sentences, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="np"
         )["input_ids"].astype(np.int32)
-        shift = np.int32(captions_rng.integers(1, config.scenes_per_batch))
-        known = truth(captions.claims, batch.known)
-        params, state, terms = step(
-            params, state, batch.images, ids, known, batch.known, captions.claims, sources, shift
-        )
-        if number % 20 == 0:
-            bar.set_postfix({name: f"{float(value):.2f}" for name, value in terms.items()})
-    del params["heads"]
-    return params
+        known = patches.known
+        return {
+            "images": patches.images,
+            "ids": ids,
+            "truth": truth(captions.claims, known),
+            "known": known,
+            "claims": captions.claims,
+        }
+
+    def batches(self, first: int) -> grain.DatasetIterator:
+        """grain's iterator from batch number `first` on."""
+        numbers = grain.MapDataset.range(2**31)[first:]
+        return iter(numbers.map(self.batch).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+    def names(self, batch: int) -> list[str]:
+        """Scenes are drawn by the batch's number alone."""
+        return [f"of batch {batch}"]
 
 
-def _prefetched(stream, count):
-    """The first `count` items of a stream, made ahead by a thread of its own."""
-    ready: queue.Queue = queue.Queue(maxsize=4)
-    failed: list[BaseException] = []
-
-    def work():
-        try:
-            for _, item in zip(range(count), stream, strict=False):
-                ready.put(item)
-        except BaseException as error:
-            failed.append(error)
-        ready.put(None)
-
-    threading.Thread(target=work, daemon=True).start()
-    while (item := ready.get()) is not None:
-        yield item
-    if failed:
-        raise failed[0]
-
-
-def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
+def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
     """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
     save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
@@ -172,37 +160,59 @@ def save(folder: Path, params, architecture: CLIPConfig, tokenizer) -> None:
 def train_clip(config: ConfigDict, out: Path, *, command: str = "") -> dict[str, Any]:
     """Trains a compact CLIP as `config` (configs/compact_clip.py) says, and judges it on the camera held out.
 
-    Writes into `out` the folder in Hugging Face's format, report.json and a README with `command`. Returns the report.
+    Beside what `loop.run` writes into `out`, whose checkpoints it resumes from, there is the model in Hugging Face's
+    format, report.json and a README with `command`. It runs on one device. Returns the report.
     """
+    check_least(config, _LEAST)
+    check_texts(config, "data.train")
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
-    cameras = [load_scenes(folder) for folder in texts(config.train_folders)]
-    held_out = load_scenes(config.validation_folder)
-    make_folder(out)  # before the minutes of training, not after
-    with locked(out):
-        params = train(config, tokenizer, architecture, cameras)
+    root, names = Path(config.data.root), texts(config.data.train)
+    cameras = [load_scenes(root / name) for name in names]
+    held_out = load_scenes(root / config.data.validation)
+    vision, text = towers(architecture)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    params = draw_params(init_key, vision, text)
+    params["vision"] = convolutional_start(params["vision"], vision)
+    params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
+    optimiser = make_optimiser(config)
+    state = init_state(params, optimiser)
+    loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(config.loss))
+    run = loop.TrainingRun(
+        config=config,
+        steps=config.steps,
+        state=state,
+        key=step_key,
+        make_step=partial(make_train_step, loss, optimiser),
+        rate=_schedule(config, config.optimizer.learning_rate),
+        data=ClipData(cameras, tokenizer, count=config.scenes_per_batch, side=vision.image_size, seed=config.seed),
+        mesh=data_mesh(jax.local_devices()[:1]),
+        speed=Speed(config.scenes_per_batch),
+    )
+    with loop.claimed(out, state):
+        state, _ = loop.run(run, out)
+        trained = {name: part for name, part in local(state.final).items() if name != "heads"}
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
             temporary = Path(name)
-            save(temporary, params, architecture, tokenizer)
+            save(temporary, trained, architecture, tokenizer)
             report = evaluate(Clip.load(temporary), held_out)
             (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-            (temporary / "README.md").write_text(_card(command, config, cameras, held_out, report))
+            counts = dict(zip(names, map(len, cameras), strict=True))
+            (temporary / "README.md").write_text(_card(command, config, counts, len(held_out), report))
             for file in sorted(temporary.iterdir()):
                 os.replace(file, out / file.name)
     return report
 
 
-def _card(command, config, cameras, held_out, report):
-    names = [Path(folder).name for folder in texts(config.train_folders)]
-    data = ", ".join(f"{name} ({len(scenes)} pairs)" for name, scenes in zip(names, cameras, strict=True))
+def _card(command: str, config: ConfigDict, pairs: Mapping[str, int], held_out: int, report: dict[str, Any]) -> str:
+    data = ", ".join(f"{name} ({count} pairs)" for name, count in pairs.items())
     return f"""# Compact CLIP
 
 Made on {date.today()} by
 
     {command}
 
-Trained on patches of {data}; judged on {Path(config.validation_folder).name} ({len(held_out)} pairs), whose cameras it
-never saw:
+Trained on patches of {data}; judged on {config.data.validation} ({held_out} pairs), whose cameras it never saw:
 
 {format_report(report)}
 

@@ -1,6 +1,6 @@
 """Training batches from scenes: shuffled, cropped, batched and split between processes by grain."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -49,14 +49,16 @@ def random_crop(
     return {role: _shrunk(crop.astype(np.float32), size)[..., None] for role, crop in crops.items()}
 
 
-def _shrunk(crop, size):
+def _shrunk(crop: Float[np.ndarray, "n n"], size: int) -> Float[np.ndarray, "s s"]:
     """Antialiased, to size x size; bicubic, whose overshoot is cut off."""
     if len(crop) == size:
         return crop
     return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
 
 
-def _crop(images, size, zoom, rng):
+def _crop(
+    images: Sequence[Float[np.ndarray, "h w"]], size: int, zoom: float, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "s s 1"]]:
     """`random_crop` of visible and infrared, and of what a teacher made of them, if it is there."""
     visible, infrared, *taught = images
     others = {"taught": taught[0]} if taught else {}
@@ -105,23 +107,26 @@ class TrainingData:
             raise UserError(f"config.batch_size: {batch_size} cannot be shared by {count} processes; use a multiple")
         self._scenes, self._workers, self._threads = scenes, workers, threads
         order = grain.MapDataset.range(len(scenes)).seed(seed).shuffle().repeat()
-        self._share = order[index::count]
+        self._order = order[index::count]
         self._size = batch_size // count
+        place = np.arange(index, batch_size, count, dtype=np.int32)
         self._batches = (
             order.map(scenes.__getitem__)
             .random_map(lambda images, rng: _crop(images, crop, zoom, rng))[index::count]
             .batch(self._size, drop_remainder=True)
+            .map(lambda batch: {**batch, "place": place})
         )
-
-    def __iter__(self) -> "BatchIterator":
-        return BatchIterator(self)
 
     def names(self, batch: int) -> list[str]:
         """The scenes of this process's share of a batch, by the batch's number."""
-        return [self._scenes.name(int(self._share[batch * self._size + i])) for i in range(self._size)]
+        return [self._scenes.name(int(self._order[batch * self._size + i])) for i in range(self._size)]
 
-    def open(self, first: int) -> grain.DatasetIterator:
-        """grain's iterator over the batches from number `first` on."""
+    def batches(self, first: int = 0) -> grain.DatasetIterator:
+        """grain's iterator over the batches from number `first` on, to be closed where there are workers.
+
+        A batch is {"visible", "infrared"} (and "taught"), (b, crop, crop, 1) in [0, 1], with "place", (b,) int32: where
+        each sample stands in the whole batch of all processes.
+        """
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * self._threads)
         batches = self._batches[first:].to_iter_dataset(options)
         if self._workers:
@@ -129,38 +134,3 @@ class TrainingData:
                 flags.FLAGS.mark_as_parsed()
             batches = batches.mp_prefetch(MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2))
         return iter(batches)
-
-
-class BatchIterator(grain.DatasetIterator):
-    """{"visible", "infrared"} (and "taught"), (b, crop, crop, 1) in [0, 1], batch by batch.
-
-    Its state, for checkpoints, is the number of the next batch: good for any number of workers and processes.
-    """
-
-    def __init__(self, data: TrainingData):
-        super().__init__()
-        self._data = data
-        self._next = 0
-        self._opened: grain.DatasetIterator | None = None
-
-    def __next__(self) -> dict[str, Float[np.ndarray, "b s s 1"]]:
-        if self._opened is None:
-            self._opened = self._data.open(self._next)
-        batch = next(self._opened)
-        self._next += 1
-        return batch
-
-    def get_state(self) -> dict[str, Any]:
-        """{"next_batch": number}."""
-        return {"next_batch": self._next}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to the batch that `get_state` told."""
-        self.close()
-        self._next = state["next_batch"]
-
-    def close(self) -> None:
-        """Ends the worker processes, if there are any."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None

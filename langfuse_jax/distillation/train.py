@@ -1,10 +1,11 @@
 """`langfuse-jax distill`: trains the student to fuse as a teacher does."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,47 +20,42 @@ from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
 from langfuse_jax.distillation.faded import FadedScenes
 from langfuse_jax.distillation.loss import imitation_loss
 from langfuse_jax.distillation.taught import TaughtScenes, fingerprint
-from langfuse_jax.errors import Preempted, UserError
 from langfuse_jax.images.files import write_png
 from langfuse_jax.images.sheet import grid
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
-from langfuse_jax.runtime.atomic import atomic_write, make_folder
-from langfuse_jax.runtime.workdir_lock import locked
-from langfuse_jax.training import checkpoints
-from langfuse_jax.training.configs import check_least, texts
-from langfuse_jax.training.log import TrainingLog
-from langfuse_jax.training.preemption import PreemptionWatch
-from langfuse_jax.training.step import TrainState, moving_average
-from langfuse_jax.training.validation import write_line
+from langfuse_jax.training import loop
+from langfuse_jax.training.configs import check_below_one, check_least, check_texts, texts
+from langfuse_jax.training.parallel import data_mesh, local
+from langfuse_jax.training.speed import Speed
+from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import refuse_student, save_fusion
 
 _LEAST = {
-    1: ("batch_size", "steps", "checkpoint_every", "log_every"),
-    0: ("seed", "scores_every", "learning_rate", "warmup_steps", "faded_copies"),
+    1: (*loop.LEAST[1], "batch_size", "steps"),
+    0: (*loop.LEAST[0], "scores.every", "augment.faded_copies"),
     32: ("crop",),
 }
 _SHEET_ROWS = 7
 
 
 def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> float:
-    """Trains a student as `config` (configs/student.py) says, going on from the checkpoints in `workdir`.
+    """Trains a student as `config` (configs/student.py) says, resuming from the checkpoints in `workdir`.
 
-    Writes into `workdir`: taught/ (the teacher's images), checkpoints/, metrics.jsonl, tensorboard/,
-    scores.jsonl (mean SSIM to the teacher on the validation dataset every `scores_every` steps), sheet.png (infrared |
-    visible | teacher | student) and the model for `Fuser.load`.
+    Beside what `loop.run` writes into `workdir` there are taught/ (the teacher's images), scores.jsonl (mean SSIM to
+    the teacher on the validation dataset every `scores.every` steps), sheet.png (infrared | visible | teacher |
+    student) and the model for `Fuser.load`. It runs on one device.
 
     Returns:
-        The mean SSIM to the teacher (`losses.ssim.ssim`) over whole validation images; over the
-        training images where the config names no validation dataset.
+        The mean SSIM to the teacher (`losses.ssim.ssim`) over whole validation images; over the training images where
+        the config names no validation dataset.
     """
     check_least(config, _LEAST)
-    if not 0 <= config.ema < 1:
-        raise UserError(f"config.ema: {config.ema} is no decay; use 0 for none, or a number below 1 such as 0.999")
-    if not 0 <= config.fading < 1:
-        raise UserError(f"config.fading: {config.fading} is no share; use 0 for none, or a number below 1 such as 0.7")
+    check_texts(config, "data.train")
+    check_below_one(config, "optimizer.ema", 0.999)
+    check_below_one(config, "augment.fading", 0.7)
     workdir = Path(workdir)
     teacher = Fuser.load(config.teacher or None)
     refuse_student(teacher.params, f"config.teacher: {config.teacher}")
@@ -69,53 +65,41 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     check_crop(training, config.crop)
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
     plain = Scenes(training, cache_mb=config.data.cache_mb)
-    scenes = FadedScenes(plain, copies=config.faded_copies, most=config.fading, seed=config.seed)
+    scenes = FadedScenes(plain, copies=config.augment.faded_copies, most=config.augment.fading, seed=config.seed)
     taught = TaughtScenes(scenes, teacher, workdir / "taught")
     unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "taught")
-    data = TrainingData(taught, crop=config.crop, batch_size=config.batch_size, seed=config.seed)
-    iterator = iter(data)
 
-    net = StudentNet()
+    net, chosen = StudentNet(), config.optimizer
     rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, max(config.steps, config.warmup_steps + 1)
+        0.0, chosen.learning_rate, chosen.warmup_steps, max(config.steps, chosen.warmup_steps + 1)
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    state = init_student(init_key, net, optimizer, average=config.ema > 0)
-    checkpoints.check_space(workdir, state)
-    make_folder(workdir)
-    with locked(workdir):
-        manager = checkpoints.open_checkpoints(workdir)
-        state, key = checkpoints.restore(manager, state, iterator, key=key, config=config)
-        with atomic_write(workdir / "config.json") as file:
-            file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
+    state = init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0)
+    mean = 0.0
+
+    def look(params: PyTree, step: int, _: Mapping[str, Any]) -> dict[str, float]:
+        nonlocal mean
+        mean, rows = score(params, unseen)
+        write_png(workdir / "sheet.png", grid(rows, ("infrared", "visible", "teacher", "student")))
+        return {"ssim": mean}
+
+    run = loop.TrainingRun(
+        config=config,
+        steps=config.steps,
+        state=state,
+        key=key,
+        make_step=partial(make_train_step, partial(distillation_loss, net=net), optimizer, average_decay=chosen.ema),
+        rate=rate,
+        data=TrainingData(taught, crop=config.crop, batch_size=config.batch_size, seed=config.seed),
+        mesh=data_mesh(jax.local_devices()[:1]),
+        speed=Speed(config.batch_size),
+        looks=[loop.Look("scores", config.scores.every, look)],
+    )
+    with loop.claimed(workdir, state):
         for lesson in (taught, unseen):
             lesson.teach()
-        step_function = jax.jit(make_distill_step(net, optimizer, decay=config.ema), donate_argnums=0)
-
-        start = int(state.step)
-        with (
-            checkpoints.closing(manager, iterator),
-            PreemptionWatch() as preemption,
-            TrainingLog(workdir, start, config.steps) as log,
-        ):
-            save = partial(checkpoints.save, manager, iterator=iterator, key=key, config=config, validation_loss=None)
-            for step in range(start, config.steps):
-                if preemption.reached(step):
-                    save(state, wait=True)
-                    raise Preempted(f"{workdir}: stopped by SIGTERM before step {step}, which is saved; run it again")
-                if step > start and step % config.checkpoint_every == 0:
-                    save(state)
-                if config.scores_every and step > start and step % config.scores_every == 0:
-                    write_line(workdir / "scores.jsonl", step, {"ssim": score(state.final, unseen)[0]})
-                state, metrics = step_function(state, next(iterator), key)
-                keep = step % config.log_every == 0 or step == config.steps - 1
-                log.write(step, metrics, rate(step), keep=keep)
-            if start < config.steps:
-                save(state)
-            mean, rows = score(state.final, unseen)
-        write_line(workdir / "scores.jsonl", config.steps, {"ssim": mean})
-        write_png(workdir / "sheet.png", grid(rows, ("infrared", "visible", "teacher", "student")))
+        state, _ = loop.run(run, workdir)
         metadata = {
             "command": command,
             "config": json.loads(config.to_json_best_effort()),
@@ -126,40 +110,20 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
             "ssim_to_teacher": round(mean, 4),
             "steps": config.steps,
         }
-        save_fusion(workdir, jax.device_get(state.final), dtype=np.float32, metadata=metadata)
-        return mean
+        save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
+    return mean
 
 
-def init_student(
-    key: PRNGKeyArray, net: StudentNet, optimizer: optax.GradientTransformation, *, average: bool
-) -> TrainState:
-    """Fresh parameters and optimizer state at step 0, with a moving average of the parameters if wished."""
-    params = fresh_params(net, key)
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), jax.tree.map(jnp.copy, params) if average else None)
-
-
-def make_distill_step(net: StudentNet, optimizer: optax.GradientTransformation, *, decay: float):
-    """A pure `step(state, batch, key) -> (state, metrics)` on `imitation_loss`, of "visible", "infrared" and "taught"
-    crops (b, s, s, 1), mirrored and turned at random. An average in the state moves by `moving_average`.
+def distillation_loss(
+    params: PyTree, batch: Mapping[str, Array], key: PRNGKeyArray, frozen: None, *, net: StudentNet
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`imitation_loss` and its terms, of "visible", "infrared" and "taught" crops (b, s, s, 1), mirrored and turned at
+    random; with "fused_std", the mean standard deviation of what the student fuses.
     """
-
-    def loss(params, batch, key):
-        visible, infrared, taught = (turned(key, batch[role]) for role in ("visible", "infrared", "taught"))
-        return imitation_loss(cast(Array, net.apply(params, visible, infrared)), taught.astype(jnp.float32))
-
-    def step(state, batch, key):
-        key = jax.random.fold_in(key, state.step)
-        (total, terms), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
-        if average is not None:
-            average = moving_average(average, params, state.step, decay=decay)
-        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state, average=average)
-        return new, {"loss": total, **terms, "gradient_norm": optax.tree.norm(grads)}
-
-    return step
+    visible, infrared, taught = (turned(key, batch[role]) for role in ("visible", "infrared", "taught"))
+    fused = cast(Array, net.apply(params, visible, infrared))
+    total, terms = imitation_loss(fused, taught.astype(jnp.float32))
+    return total, {**terms, "fused_std": fused.std(axis=(1, 2, 3)).mean()}
 
 
 def turned(key: PRNGKeyArray, images: Float[Array, "b s s 1"]) -> Float[Array, "b s s 1"]:

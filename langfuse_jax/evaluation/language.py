@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Real
 
-from langfuse_jax.losses.language import language_driven_loss, unit
+from langfuse_jax.losses.language import Words, language_driven_loss, unit
 from langfuse_jax.models.clip import VisionTower
 
 
@@ -34,18 +34,15 @@ def language_scores(
     fused: Float[Array, "b d"],
     visible: Float[Array, "b d"],
     infrared: Float[Array, "b d"],
-    *,
-    text_goal: Float[Array, "*any d"],
-    text_visible: Float[Array, "*any d"],
-    text_infrared: Float[Array, "*any d"],
+    words: Words,
 ) -> dict[str, Float[Array, " b"]]:
     """Language scores of fused images from embeddings of any length; with every embedding at unit length::
 
-        LDL           1/2 (1 - cos(fused - visible, goal - text_visible))
-                      + 1/2 (1 - cos(fused - infrared, goal - text_infrared))
-        cos_goal      fused . goal
-        cos_visible   fused . text_visible
-        cos_infrared  fused . text_infrared
+        LDL           1/2 (1 - cos(fused - visible, words.goal - words.visible))
+                      + 1/2 (1 - cos(fused - infrared, words.goal - words.infrared))
+        cos_goal      fused . words.goal
+        cos_visible   fused . words.visible
+        cos_infrared  fused . words.infrared
 
     LDL, the language-driven loss of LDFusion (arXiv 2402.16267), is in [0, 2], lower is better: 0 where the fused image
     differs from each source as the goal's words differ from the source's words, 1 where the two have nothing to do with
@@ -54,24 +51,22 @@ def language_scores(
 
     Args:
         fused, visible, infrared: image embeddings, (b, d); see `embed_images`.
-        text_goal, text_visible, text_infrared: text embeddings, (d,) or (1, d).
+        words: text embeddings, (d,) or (1, d) each.
 
     Returns:
         (b,) scores by name, in the order of `LANGUAGE_SCORES`. A vector without length has cosine 0.
 
     >>> visible, infrared, goal = jnp.eye(3)
-    >>> words = {"text_goal": goal, "text_visible": visible, "text_infrared": infrared}
-    >>> scores = language_scores(goal[None], visible[None], infrared[None], **words)
+    >>> scores = language_scores(goal[None], visible[None], infrared[None], Words(goal, visible, infrared))
     >>> {name: score.round(3).item() for name, score in scores.items()}
     {'LDL': 0.0, 'cos_goal': 1.0, 'cos_visible': 0.0, 'cos_infrared': 0.0}
     """
-    texts = {"text_goal": text_goal, "text_visible": text_visible, "text_infrared": text_infrared}
     direction = unit(fused)
     return {
-        "LDL": language_driven_loss(fused, visible, infrared, **texts),
+        "LDL": language_driven_loss(fused, visible, infrared, words),
         **{
-            f"cos_{role.removeprefix('text_')}": jnp.matmul(direction, unit(text).reshape(-1), precision="highest")
-            for role, text in texts.items()
+            f"cos_{role}": jnp.matmul(direction, unit(text).reshape(-1), precision="highest")
+            for role, text in words._asdict().items()
         },
     }
 

@@ -1,13 +1,28 @@
 """The objective written in words: directions in CLIP's joint space (LDFusion, arXiv 2402.16267)."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # Squared length below which a vector has no direction: its cosine is 0 and so is its gradient.
 _NO_LENGTH = 1e-14
 
 
-def unit(x: Float[Array, "*any d"]) -> Float[Array, "*any d"]:
+class Words(NamedTuple):
+    """Text embeddings of the goal and of what the two sources are: what steers training and what is scored.
+
+    Attributes:
+        goal, visible, infrared: vectors of any length, (d,) or (1, d).
+    """
+
+    goal: Float[Array | np.ndarray, "*any d"]
+    visible: Float[Array | np.ndarray, "*any d"]
+    infrared: Float[Array | np.ndarray, "*any d"]
+
+
+def unit(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*any d"]:
     """Vectors at unit length; a vector without length stays 0, and so does its gradient.
 
     >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
@@ -19,7 +34,7 @@ def unit(x: Float[Array, "*any d"]) -> Float[Array, "*any d"]:
     return jnp.where(has_direction, x / jnp.sqrt(jnp.where(has_direction, squared, 1.0)), 0.0)
 
 
-def _distance(a, b):
+def _distance(a: Float[Array, "*any d"], b: Float[Array, "*any d"]) -> Float[Array, "*any"]:
     """(1 - cos(a, b)) / 2 along the last axis; 1/2 where either has no length."""
     return 0.5 * (1.0 - jnp.sum(unit(a) * unit(b), axis=-1))
 
@@ -28,20 +43,18 @@ def language_driven_loss(
     fused: Float[Array, "b d"],
     visible: Float[Array, "b d"],
     infrared: Float[Array, "b d"],
-    *,
-    text_goal: Float[Array, "*any d"],
-    text_visible: Float[Array, "*any d"],
-    text_infrared: Float[Array, "*any d"],
+    words: Words,
 ) -> Float[Array, " b"]:
     """How far the step from each source to the fused image is from the step from its words to the goal's words.
 
     With every embedding normalised to unit length here, per sample::
 
-        1/2 (1 - cos(fused - visible, goal - text_visible)) + 1/2 (1 - cos(fused - infrared, goal - text_infrared))
+        1/2 (1 - cos(fused - visible, words.goal - words.visible))
+        + 1/2 (1 - cos(fused - infrared, words.goal - words.infrared))
 
     Args:
         fused, visible, infrared: image embeddings of any length, (b, d).
-        text_goal, text_visible, text_infrared: text embeddings of any length, (d,) or (1, d).
+        words: text embeddings of any length.
 
     Returns:
         (b,) losses in [0, 2]. A zero direction (fused equal to a source, goal words equal to a source's words)
@@ -51,13 +64,13 @@ def language_driven_loss(
 
     >>> import jax.numpy as jnp
     >>> visible, infrared, goal = jnp.eye(3)
-    >>> language_driven_loss(goal[None], visible[None], infrared[None], text_goal=goal, text_visible=visible,
-    ...                      text_infrared=infrared).round(6).tolist()
+    >>> words = Words(goal, visible, infrared)
+    >>> language_driven_loss(goal[None], visible[None], infrared[None], words).round(6).tolist()
     [0.0]
     """
-    fused, goal = unit(fused), unit(text_goal)
-    from_visible = _distance(fused - unit(visible), goal - unit(text_visible))
-    from_infrared = _distance(fused - unit(infrared), goal - unit(text_infrared))
+    fused, goal = unit(fused), unit(words.goal)
+    from_visible = _distance(fused - unit(visible), goal - unit(words.visible))
+    from_infrared = _distance(fused - unit(infrared), goal - unit(words.infrared))
     return from_visible + from_infrared
 
 

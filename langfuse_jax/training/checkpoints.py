@@ -1,17 +1,15 @@
-"""Orbax checkpoints of a training: state, key, config and data iterator, saved together and restored together."""
+"""Orbax checkpoints of a training run: state, key and config, saved together and restored together."""
 
 import errno
 import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +29,7 @@ _ABSENT = "(absent)"
 def open_checkpoints(workdir: str | Path) -> ocp.CheckpointManager:
     """The manager of `workdir`/checkpoints (made if missing), which keeps the latest two and the best.
 
-    The best is the one of the lowest validation loss, of those saved with one. Saves go on in the background and appear
+    The best is the one of the lowest validation loss, of those saved with one. Saves run in the background and appear
     whole or not at all; what a killed one has left is removed here.
     """
     policies = [
@@ -48,40 +46,31 @@ def open_checkpoints(workdir: str | Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((Path(workdir) / FOLDER).absolute(), options=options)
 
 
-def _loss(metrics):
+def _loss(metrics: dict[str, float]) -> float:
     return metrics.get(_METRIC, math.inf)
 
 
 @contextmanager
-def closing(manager: ocp.CheckpointManager, iterator: grain.DatasetIterator) -> Iterator[None]:
-    """Ends with all saves finished, manager and iterator closed; raises UserError where the last save failed."""
-    hook, sys.unraisablehook = sys.unraisablehook, partial(_hear, sys.unraisablehook)
+def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Ends with all saves finished and the manager closed; raises UserError where the last save failed."""
     try:
         yield
     except BaseException:
         with suppress(Exception):  # the error under way says more
             manager.close()
         raise
-    else:
-        with _telling(manager):
-            manager.close()
-    finally:
-        iterator.close()
-        sys.unraisablehook = hook
-
-
-def _hear(others, unraisable):
-    # When one write of a save fails, the others find nobody waiting; the failure itself is told as one line.
-    if str(unraisable.exc_value) != "Event loop is closed":
-        others(unraisable)
+    with _save_errors(manager):
+        manager.close()
 
 
 @contextmanager
-def _telling(manager):
-    """Orbax's errors of a save, of this one or one in the background, as one line."""
+def _save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Orbax's errors of a save, of this one or one in the background, as one line; those of other processes pass."""
     try:
         yield
     except Exception as error:  # a full disk, a folder without rights: many layers, each with errors of its own
+        if lost := _lost_process(error):
+            raise lost from error
         done = finished_steps(manager.directory)
         usable = f"the one of step {done[-1]} stays usable" if done else "there is none before it"
         reason = " ".join(str(error).split())[-200:]
@@ -91,9 +80,18 @@ def _telling(manager):
         ) from error
 
 
+def _lost_process(error: BaseException | None) -> jax.errors.JaxRuntimeError | None:
+    """Among the causes of an error, that a collective of several processes failed: no fault of the disk."""
+    while error is not None and jax.process_count() > 1:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def latest(manager: ocp.CheckpointManager) -> str | None:
     """The path of the latest whole checkpoint, after the save under way, or None."""
-    with _telling(manager):
+    with _save_errors(manager):
         manager.wait_until_finished()
     done = finished_steps(manager.directory)
     return f"{manager.directory}/{done[-1]}" if done else None
@@ -102,17 +100,17 @@ def latest(manager: ocp.CheckpointManager) -> str | None:
 def save(
     manager: ocp.CheckpointManager,
     state: TrainState,
-    iterator: grain.DatasetIterator,
     *,
     key: PRNGKeyArray,
     config: ConfigDict,
     validation_loss: float | None = None,
     wait: bool = False,
 ) -> None:
-    """Starts saving all that a training goes on from, under the state's step; does nothing if that is saved already.
+    """Starts saving all that a training run resumes from, under the state's step; does nothing if that is saved.
+
+    The data's place is the step: each takes one batch.
 
     Args:
-        iterator: its place is saved.
         key: of the steps.
         config: what a later run is compared with.
         validation_loss: by which the best is kept; not finite counts as None.
@@ -121,14 +119,10 @@ def save(
     Raises UserError where this or the save before it failed; what was there before is as it was.
     """
     step = int(state.step)
-    with _telling(manager):
+    with _save_errors(manager):
         if step not in manager.all_steps():
-            about = {"config": _plain(config), "key": np.asarray(jax.random.key_data(key)).tolist()}
-            arguments = ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                data=grain.checkpoint.CheckpointSave(iterator),
-                about=ocp.args.JsonSave(about),
-            )
+            about = {"config": plain(config), "key": np.asarray(jax.random.key_data(key)).tolist()}
+            arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
             manager.wait_until_finished()
             if jax.process_count() == 1:  # several would have to agree
                 _check_space(manager.directory, state)
@@ -154,7 +148,7 @@ def check_space(workdir: str | Path, state: TrainState) -> None:
         ) from error
 
 
-def _check_space(folder, state):
+def _check_space(folder: Path, state: TrainState) -> None:
     # Found out beforehand, a full disk costs no half-written files.
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(folder).free
     if needed > free:
@@ -164,43 +158,43 @@ def _check_space(folder, state):
 def restore(
     manager: ocp.CheckpointManager,
     state: TrainState,
-    iterator: grain.DatasetIterator,
     *,
     key: PRNGKeyArray,
     config: ConfigDict,
     override: bool = False,
-) -> tuple[TrainState, PRNGKeyArray]:
-    """State and key of the latest checkpoint, `iterator` set to its place; `state` and `key` if there is none.
+) -> tuple[TrainState, PRNGKeyArray, dict[str, Any]]:
+    """State, key and config of the latest checkpoint; `state`, `key` and `config` if there is none.
 
     The arrays come back with the shardings of `state`, whatever devices they were saved from. Raises UserError where
     the checkpoint is of another config, naming the keys that differ, unless `override`; and where it does not fit.
     """
     step = manager.latest_step()
     if step is None:
-        return state, key
+        return state, key, plain(config)
     folder = manager.directory / str(step)
     try:
         about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
         if not override:
-            _check_config(folder, about["config"], _plain(config))
+            _check_config(folder, about["config"], plain(config))
         form = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(form))).state
-        if (folder / "data" / f"process_{jax.process_index()}-of-{jax.process_count()}.json").exists():
-            manager.restore(step, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator)))
-        else:  # saved by another number of processes: a step takes one batch
-            iterator.set_state({"next_batch": step})
     except UserError:
         raise
     except Exception as error:  # a checkpoint of another network or a damaged one: Orbax raises many types
         raise UserError(damaged(folder, error, "use another --workdir")) from error
-    return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32))
+    return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32)), about["config"]
 
 
-def _plain(config):
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as JSON has it.
+
+    >>> plain(ConfigDict({"crop": 64, "sizes": (1, 2)}))
+    {'crop': 64, 'sizes': [1, 2]}
+    """
     return json.loads(config.to_json_best_effort())
 
 
-def _check_config(folder, saved, current):
+def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
     saved, current = _flat(saved), _flat(current)
     differing = [
         f"{name} {saved.get(name, _ABSENT)!r} -> {current.get(name, _ABSENT)!r}"
@@ -210,11 +204,11 @@ def _check_config(folder, saved, current):
     if differing:
         raise UserError(
             f"{folder}: was saved with another config: {', '.join(differing)}; use another --workdir, or --override to "
-            "go on from it with the new values"
+            "resume from it with the new values"
         )
 
 
-def _flat(config, prefix="config"):
+def _flat(config: Any, prefix: str = "config") -> dict[str, Any]:
     if not isinstance(config, dict):
         return {prefix: config}
     return {name: value for key, inner in config.items() for name, value in _flat(inner, f"{prefix}.{key}").items()}

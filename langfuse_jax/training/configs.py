@@ -3,64 +3,72 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from langfuse_jax.errors import UserError
 
-_LEAST = {
-    1: (
-        "batch_size",
-        "log_every",
-        "checkpoint_every",
-        "max_skipped",
-        "max_dead",
-        "patches.count",
-        "data.repeats",
-        "sheet.every",
-    ),
-    0: (
-        "seed",
-        "steps",
-        "epochs",
-        "warmup_steps",
-        "validation_pairs",
-        "scores.every",
-        "learning_rate",
-        "gradient_clip",
-    ),
-}
+PACKAGE = "langfuse_jax.configs"
 # A key that only the configs of a command have, and a config to start from.
 _COMMANDS = {
-    "train": ("patches", "configs/default.py"),
-    "distill": ("teacher", "configs/student.py"),
-    "train-clip": ("train_folders", "configs/compact_clip.py"),
+    "train": ("patches", "default"),
+    "distill": ("teacher", "student"),
+    "train-clip": ("model", "compact_clip"),
+}
+# What keys were called before version 0.2, and what they are now.
+_RENAMED = {
+    **{name: f"augment.{name}" for name in ("zoom", "fading", "noise", "faded_copies")},
+    **{
+        name: f"optimizer.{name}"
+        for name in (
+            *("learning_rate", "matrix_learning_rate", "weight_decay", "warmup_steps", "gradient_clip"),
+            *("ema", "trainable"),
+        )
+    },
+    **{name: f"memory.{name}" for name in ("accumulate", "clip_chunk", "remat")},
+    **{name: f"guard.{name}" for name in ("max_skipped", "max_dead")},
+    "peak_tflops": "log.peak_tflops",
+    "log_every": "log.every",
+    "checkpoint_every": "checkpoint.every",
+    "scores_every": "scores.every",
+    "validation_pairs": "validation.pairs",
+    "batches": "steps",
+    "warmup_batches": "optimizer.warmup_steps",
+    "train_folders": "data.train (below data.root)",
+    "validation_folder": "data.validation (below data.root)",
+    "weights": "loss",
 }
 
 
-def load_config(path: str, overrides: Sequence[str] = (), *, command: str | None = None) -> ConfigDict:
-    """The locked ConfigDict of `path`, with overrides such as `--config.batch_size=4` applied.
+def load_config(name: str, overrides: Sequence[str] = (), *, command: str | None = None) -> ConfigDict:
+    """The locked ConfigDict of a config, with overrides such as `--config.batch_size=4` applied.
 
     Args:
-        path: of the Python file.
+        name: of a config that comes with the package, such as "cpu", or the path of a Python file.
         overrides: flags. For a tuple, text that is no Python literal counts as one string.
         command: "train", "distill" or "train-clip": what the config must be for.
 
     Raises UserError for a missing file, a config of another command, an unknown key, a value of the wrong type and any
     other flag.
+
+    >>> load_config("smoke", ["--config.batch_size=4"]).batch_size
+    4
     """
-    if not Path(path).is_file():
-        raise UserError(f"--config {path}: no such file; give a config such as configs/default.py")
+    path = _find(name)
     values = flags.FlagValues()
+    for override in overrides:
+        _refuse_renamed(override.split("=")[0].removeprefix("--config."), f"{override}: ")
     arguments = ["langfuse-jax", f"--config={path}", *overrides]
     # The flag library reads overrides from the process's own command line unless it is handed one.
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
         values(arguments[:2])
         if command is not None:
-            _check_command(path, values.config, command)
+            _check_command(name, values.config, command)
         left = values([arguments[0], *(_quoted(override, values) for override in overrides)])
     except UserError:
         raise
@@ -68,18 +76,37 @@ def load_config(path: str, overrides: Sequence[str] = (), *, command: str | None
         key = (re.findall(r"\w+", str(error.args[0] if error.args else error)) or [""])[0]
         culprit = next((o for o in overrides if key in o.split("=")[0].split(".")), None)
         if culprit is None:
-            raise UserError(f"--config {path}: {type(error).__name__}: {_one_line(error)}") from error
-        raise UserError(f"{culprit}: the config {path} has no key {key!r}; open it to see the keys it has") from error
+            raise UserError(f"--config {name}: {type(error).__name__}: {_one_line(error)}") from error
+        raise UserError(f"{culprit}: the config {name} has no key {key!r}; open it to see the keys it has") from error
     except Exception as error:  # a bad value, or whatever the user's own config file raises while it runs
-        raise UserError(f"--config {path}: {_one_line(error)}") from error
+        raise UserError(f"--config {name}: {_one_line(error)}") from error
     if left[1:]:
         raise UserError(f"unrecognized arguments: {' '.join(left[1:])}")
     if not isinstance(values.config, ConfigDict):
-        raise UserError(f"--config {path}: it defines no get_config() that returns an ml_collections ConfigDict")
+        raise UserError(f"--config {name}: it defines no get_config() that returns an ml_collections ConfigDict")
+    for key in values.config:
+        _refuse_renamed(key, f"--config {name}: ")
     return values.config
 
 
-def _check_command(path, config, command):
+def _find(name: str) -> str:
+    """The path of a config of the package or of the user's own."""
+    if Path(name).is_file():
+        return name
+    folder = files(PACKAGE)
+    known = sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".py"))
+    known.remove("__init__")
+    if name in known:
+        return str(folder / f"{name}.py")
+    raise UserError(f"--config {name}: no such file, and none of the package's configs {', '.join(known)}")
+
+
+def _refuse_renamed(key: str, culprit: str) -> None:
+    if key in _RENAMED:
+        raise UserError(f"{culprit}config.{key} is called config.{_RENAMED[key]} now")
+
+
+def _check_command(path: str, config: object, command: str) -> None:
     if not isinstance(config, ConfigDict) or _COMMANDS[command][0] in config:
         return
     others = [f"is for `langfuse-jax {other}`" for other, (key, _) in _COMMANDS.items() if key in config]
@@ -89,7 +116,7 @@ def _check_command(path, config, command):
     )
 
 
-def _quoted(override, values):
+def _quoted(override: str, values: flags.FlagValues) -> str:
     """An override of a tuple by plain text, which the flag's parser refuses, as a Python literal."""
     flag, equals, text = override.partition("=")
     name = flag.lstrip("-")
@@ -111,22 +138,6 @@ def texts(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def check_values(config: ConfigDict) -> None:
-    """Raises UserError for a number of a training's config that is too small, and for lists of the wrong kind."""
-    check_least(config, _LEAST)
-    if not (config.steps or config.epochs):
-        raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
-    for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
-        value = _value(config, name)
-        if isinstance(value, str):
-            continue
-        if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
-            raise UserError(f"config.{name}: {value!r} are no strings; write ('one',) or ('one', 'two')")
-    fraction = config.patches.fraction
-    if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
-        raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
-
-
 def check_least(config: ConfigDict, least: Mapping[int, Sequence[str]]) -> None:
     """Raises UserError for a number of `config` that is smaller than the one its name is listed under."""
     for limit, names in least.items():
@@ -135,14 +146,38 @@ def check_least(config: ConfigDict, least: Mapping[int, Sequence[str]]) -> None:
                 raise UserError(f"config.{name}: {value} is too small; use {limit} or more")
 
 
-def _value(config, name):
+def check_choice(config: ConfigDict, name: str, choices: Sequence[str]) -> None:
+    """Raises UserError unless the value of that name is one of `choices`."""
+    if (value := _value(config, name)) not in choices:
+        *others, last = map(repr, choices)
+        raise UserError(f"config.{name}: {value!r} is unknown; use {', '.join(others)} or {last}")
+
+
+def check_below_one(config: ConfigDict, name: str, example: float) -> None:
+    """Raises UserError unless the number of that name is in [0, 1)."""
+    if not 0 <= (value := _value(config, name)) < 1:
+        raise UserError(
+            f"config.{name}: {value} is out of range; use 0 for none, or a number below 1 such as {example}"
+        )
+
+
+def check_texts(config: ConfigDict, name: str) -> None:
+    """Raises UserError unless the value of that name is a string or a list of them."""
+    value = _value(config, name)
+    if isinstance(value, str):
+        return
+    if not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise UserError(f"config.{name}: {value!r} are no strings; write ('one',) or ('one', 'two')")
+
+
+def _value(config: ConfigDict, name: str) -> Any:
     value = config
     for part in name.split("."):
         if part not in value:
-            raise UserError(f"config.{name}: is missing from the config; start it from one in configs/")
+            raise UserError(f"config.{name}: is missing from the config; start it from one of the package's")
         value = value[part]
     return value
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return " ".join(str(error.args[0] if error.args else error).split())

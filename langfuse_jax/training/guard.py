@@ -39,7 +39,8 @@ class Guard:
     def watch(self, step: int, metrics: Mapping[str, Array]) -> None:
         """Takes the metrics of the step just dispatched, and looks at the step before. Raises as `look`."""
         self.look()
-        self._pending = step, {name: metrics[name] for name in ("skipped_in_a_row", "gradient_norm", "fused_std")}
+        names = ("skipped_in_a_row", "gradient_norm", "fused_std")
+        self._pending = step, {name: metrics[name] for name in names if name in metrics}
 
     def look(self) -> None:
         """Names a step that was skipped, on stderr. Raises UserError where a limit is reached."""
@@ -49,14 +50,15 @@ class Guard:
         values = local(pending)
         if skipped := int(values["skipped_in_a_row"]):
             self._look_at_skipped(step, skipped)
-        zero, constant = values["gradient_norm"] == 0, values["fused_std"] < CONSTANT
+        zero, constant = values["gradient_norm"] == 0, values.get("fused_std", 1.0) < CONSTANT
         self._dead = self._dead + 1 if zero or constant else 0
         if self._dead >= self._max_dead:
             what = "the gradient is exactly zero" if zero else "the fused images are constant"
             raise UserError(
-                f"step {step}: {what}, for {self._dead} steps in a row (config.max_dead): this training run learns "
-                f"nothing any more; last checkpoint: {self._last_checkpoint() or 'none'}. Start again in another "
-                "--workdir with a lower config.learning_rate, more config.warmup_steps, or config.init=lossless"
+                f"step {step}: {what}, for {self._dead} steps in a row (config.guard.max_dead): this training run "
+                f"learns nothing any more; last checkpoint: {self._last_checkpoint() or 'none'}. Start again in "
+                "another folder with a lower config.optimizer.learning_rate, more config.optimizer.warmup_steps, or, "
+                "for the fusion network, config.init=lossless"
             )
 
     def _look_at_skipped(self, step: int, count: int) -> None:
@@ -64,13 +66,13 @@ class Guard:
         if count < self._max_skipped:
             tqdm.write(
                 f"langfuse-jax: warning: step {step}: loss or gradient is not finite; its update is skipped ({count} "
-                f"in a row, {self._max_skipped} end the training); samples {samples}",
+                f"in a row, {self._max_skipped} end the training run); samples {samples}",
                 file=sys.stderr,
             )
             return
         checkpoint = self._last_checkpoint() or "there is none"
         raise UserError(
-            f"step {step}: loss or gradient is not finite for {count} steps in a row (config.max_skipped); samples "
-            f"{samples}; last good checkpoint: {checkpoint}. Lower config.learning_rate, set config.gradient_clip or "
-            "take bad samples away, and go on with --override"
+            f"step {step}: loss or gradient is not finite for {count} steps in a row (config.guard.max_skipped); "
+            f"samples {samples}; last good checkpoint: {checkpoint}. Lower config.optimizer.learning_rate, set "
+            "config.optimizer.gradient_clip or take bad samples away, and resume with --override"
         )

@@ -1,17 +1,15 @@
-"""What a training says while it runs: metrics.jsonl, TensorBoard and a progress bar."""
+"""What a training run reports while it runs: metrics.jsonl, TensorBoard and a progress bar."""
 
-import io
 import json
 import math
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from langfuse_jax.runtime.atomic import atomic_write
@@ -32,18 +30,36 @@ def lines_before(path: Path, step: int) -> list[str]:
     return [line for line in whole if json.loads(line)["step"] < step]
 
 
+def write_line(path: Path, step: int, values: Mapping[str, float]) -> None:
+    """Adds the line of a step to a .jsonl file, dropping those of this and later steps."""
+    lines = lines_before(path, step)
+    with atomic_write(path) as file:
+        file.write("".join([*lines, json_line(step, values)]).encode())
+
+
+class _Step(NamedTuple):
+    number: int
+    metrics: Mapping[str, Any]
+    rate: Any
+    kept: bool
+
+
 class TrainingLog:
     """metrics.jsonl, TensorBoard's events in tensorboard/ and the progress bar, one step behind the device.
 
     Args:
-        workdir: where both go; None for a process that says nothing.
+        workdir: where both go; None for a process that reports nothing.
         start: the step that comes next. What is there of it and of later steps is dropped: they are run again.
-        total: steps of the training.
+        total: steps of the training run.
+        speed: gives what is known of the speed since it was last asked.
     """
 
-    def __init__(self, workdir: Path | None, start: int, total: int):
+    def __init__(
+        self, workdir: Path | None, start: int, total: int, speed: Callable[[], dict[str, float]] = lambda: {}
+    ):
         self._quiet = workdir is None
-        self._pending: tuple | None = None
+        self._speed = speed
+        self._pending: _Step | None = None
         if workdir is None:
             return
         path = workdir / "metrics.jsonl"
@@ -51,64 +67,54 @@ class TrainingLog:
         with atomic_write(path) as file:
             file.write("".join(lines).encode())
         self._file = open(path, "a")
-        self._events = EventFileWriter(str(workdir / "tensorboard"))
         # TensorBoard forgets what an earlier run wrote from this step on.
-        self._events.add_event(
-            Event(step=start, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START))
-        )
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
         if start:
             print(f"langfuse-jax: {workdir}: resuming from step {start}", file=sys.stderr)
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr, desc="compiling")
 
-    def __enter__(self):
+    def __enter__(self) -> "TrainingLog":
         return self
 
-    def write(self, step, metrics, rate, *, keep, speed=None):
+    def write(self, step: int, metrics: Mapping[str, Any], rate: Any, *, keep: bool) -> None:
         """Takes the metrics of a step just dispatched, and writes those of the step before.
 
-        Those with `keep` become a line, with what `speed()` says then.
+        Those with `keep` become a line, with the speed by then.
         """
         self._flush()
-        self._pending = (step, metrics, rate, keep, speed)
+        self._pending = _Step(step, metrics, rate, keep)
 
-    def scalars(self, group, step, values):
+    def scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
         """Numbers for TensorBoard alone, as group/name."""
         if not self._quiet:
-            self._add(step, [Summary.Value(tag=f"{group}/{k}", simple_value=v) for k, v in values.items()])
+            for name, value in values.items():
+                self._events.add_scalar(f"{group}/{name}", value, step)
 
-    def image(self, name, step, path):
+    def image(self, name: str, step: int, path: Path) -> None:
         """A picture for TensorBoard, from its file."""
-        if self._quiet:
-            return
-        with Image.open(path) as picture:
-            width, height = picture.size
-            encoded = io.BytesIO()
-            picture.convert("L").save(encoded, "png")
-        image = Summary.Image(height=height, width=width, colorspace=1, encoded_image_string=encoded.getvalue())
-        self._add(step, [Summary.Value(tag=name, image=image)])
+        if not self._quiet:
+            with Image.open(path) as picture:
+                self._events.add_image(name, np.asarray(picture.convert("L")), step, dataformats="HW")
 
-    def _add(self, step, values):
-        self._events.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
-
-    def _flush(self):
+    def _flush(self) -> None:
         if self._pending is None:
             return
-        (step, metrics, rate, keep, speed), self._pending = self._pending, None
-        values = {name: float(value) for name, value in local(metrics).items()}
+        step, self._pending = self._pending, None
+        values = {name: float(value) for name, value in local(step.metrics).items()}
         if self._quiet:
             return
         self._bar.set_description(refresh=False)  # the first step is done: all is compiled
         self._bar.update()
         self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
-        if keep:
-            values |= {"learning_rate": float(rate)}
-            measured = speed() if speed else {}
-            self._file.write(json_line(step, values | measured))
+        if step.kept:
+            values |= {"learning_rate": float(step.rate)}
+            speed = self._speed()
+            self._file.write(json_line(step.number, values | speed))
             self._file.flush()
-            self.scalars("train", step, values)
-            self.scalars("speed", step, measured)
+            self.scalars("train", step.number, values)
+            self.scalars("speed", step.number, speed)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._flush()
         if not self._quiet:
             self._bar.close()

@@ -4,13 +4,14 @@ Two modes with one result. "jit" compiles the step for a mesh of devices and let
 of the batch; "pmap" runs the same step on each device's block and averages gradients over a named axis.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree, Shaped
 
 from langfuse_jax.errors import UserError
 
@@ -18,18 +19,20 @@ AXIS = "data"
 MODES = ("jit", "pmap")
 
 
-def data_mesh() -> Mesh:
-    """All devices of all processes along one axis, process after process."""
-    return Mesh(np.array(jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices along one axis; by default all of all processes, process after process."""
+    return Mesh(np.array(devices or jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 def check_division(batch_size: int, accumulate: int) -> None:
     """Raises UserError unless the batch goes into parts, and each part onto all devices, without a rest."""
     devices = jax.device_count()
     if accumulate < 1:
-        raise UserError(f"config.accumulate: {accumulate} is no number of parts; use 1 for the whole batch at once")
+        raise UserError(
+            f"config.memory.accumulate: {accumulate} is no number of parts; use 1 for the whole batch at once"
+        )
     if batch_size % (accumulate * devices):
-        parts = f" in {accumulate} parts (config.accumulate)" if accumulate > 1 else ""
+        parts = f" in {accumulate} parts (config.memory.accumulate)" if accumulate > 1 else ""
         raise UserError(
             f"config.batch_size: {batch_size}{parts} does not divide over {devices} devices; "
             f"use a multiple of {accumulate * devices}"
@@ -54,41 +57,41 @@ def local(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 
 
-def share(
-    batch: Mapping[str, Float[np.ndarray, "b s s 1"]], mode: str, mesh: Mesh
-) -> dict[str, Float[Array | np.ndarray, "*devices all s s 1"]]:
-    """The crops of this process's part of a batch, in the form that a step compiled in `mode` takes.
+def divide(
+    batch: Mapping[str, Shaped[np.ndarray, "b ..."]], mode: str, mesh: Mesh
+) -> dict[str, Shaped[Array | np.ndarray, "..."]]:
+    """This process's part of a batch, in the form that a step compiled in `mode` takes.
 
     The whole batch is that of all processes, one after the other.
     """
-    crops = {role: np.asarray(batch[role]) for role in ("visible", "infrared")}
     if mode == "pmap":
-        return {role: part.reshape(jax.local_device_count(), -1, *part.shape[1:]) for role, part in crops.items()}
+        return {name: part.reshape(jax.local_device_count(), -1, *part.shape[1:]) for name, part in batch.items()}
     blocks = NamedSharding(mesh, PartitionSpec(AXIS))
-    return {role: jax.make_array_from_process_local_data(blocks, part) for role, part in crops.items()}
+    return {name: jax.make_array_from_process_local_data(blocks, part) for name, part in batch.items()}
 
 
 def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh) -> Callable[..., Any]:
     """A function (tree, batch, key, frozen) -> two trees, on all devices of the mesh.
 
     Args:
-        make: makes the pure function: `step.make_train_step` or `step.make_gradient` with their arguments bound; called
-            with `axis_name` in mode "pmap".
+        make: makes the pure function: `step.make_train_step` with its arguments bound; called with `mean` in mode
+            "pmap".
         mode: "jit" or "pmap".
         mesh: from `data_mesh`.
 
     Returns:
         The function. Its arrays, given and taken, are on every device (see `replicate`), but for the batch, which comes
-        from `share`. Raises UserError for an unknown mode.
+        from `divide`. Raises UserError for an unknown mode.
     """
     everywhere, blocks = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
     if mode == "jit":
         return jax.jit(make(), in_shardings=(everywhere, blocks, everywhere, everywhere), out_shardings=everywhere)
     if mode != "pmap":
         raise UserError(f"config.parallel.mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
-    mapped = jax.pmap(make(axis_name=AXIS), AXIS, in_axes=(None, 0, None, None), out_axes=None)
+    step = make(mean=partial(jax.lax.pmean, axis_name=AXIS))
+    mapped = jax.pmap(step, AXIS, in_axes=(None, 0, None, None), out_axes=None)
 
-    def on_all_processes(leaf):
+    def on_all_processes(leaf: Array) -> Array:
         copies = [shard.data for shard in leaf.addressable_shards]
         return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
 

@@ -27,6 +27,6 @@ class PreemptionWatch:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._heard.is_set()
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)

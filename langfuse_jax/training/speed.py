@@ -1,4 +1,4 @@
-"""How fast a training is: samples a second, the share of time that waits for input, memory, FLOP utilisation."""
+"""How fast a training run is: samples a second, the fraction of time that waits for input, memory, FLOP utilisation."""
 
 import time
 from collections.abc import Iterator
@@ -7,9 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from langfuse_jax.models.clip import VisionTower
-from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training.step import Frozen, Recipe, make_gradient
+from langfuse_jax.training.step import LossFn, make_gradient
 
 # Dense bfloat16 (V100, T4: float16) TFLOP/s of one device by what JAX calls it, from the makers' data sheets.
 PEAK_TFLOPS = {
@@ -38,26 +36,11 @@ def peak_flops(tflops: float = 0.0) -> float | None:
     return 1e12 * tflops * jax.device_count() if tflops else None
 
 
-def step_flops(
-    net: FusionNet,
-    vision: VisionTower,
-    recipe: Recipe,
-    params: PyTree,
-    frozen: Frozen,
-    crop: int,
-    batch_size: int,
-    rates: PyTree = None,
-) -> float:
-    """FLOPs that the loss and its gradient need for a batch, by XLA's count of the program for one sample.
-
-    Recomputation, which saves memory, is not counted, nor what `rates` leave out (see `make_gradient`).
-    """
-    gradient = make_gradient(net, vision, recipe._replace(clip_chunk=0, remat=False), rates=rates)
-    image = jax.ShapeDtypeStruct((1, crop, crop, 1), "float32")
-    batch = {"visible": image, "infrared": image}
-    lowered = jax.jit(gradient).lower(params, batch, jax.random.key(0), frozen)
+def gradient_flops(loss_fn: LossFn, params: PyTree, batch: PyTree, frozen: PyTree) -> float:
+    """FLOPs that a loss and its gradient need for a batch, given by its arrays' shapes, by XLA's count."""
+    lowered = jax.jit(make_gradient(loss_fn)).lower(params, batch, jax.random.key(0), frozen)
     cost: Any = lowered.cost_analysis()
-    return batch_size * cost["flops"]
+    return cost["flops"]
 
 
 class Speed:
@@ -84,7 +67,7 @@ class Speed:
             yield batch
 
     def read(self) -> dict[str, float]:
-        """samples_per_second, input_wait (share of the time), mfu and device_memory_gib (peak), as far as known."""
+        """samples_per_second, input_wait (fraction of the time), mfu and device_memory_gib (peak), as far as known."""
         now = time.perf_counter()
         since, steps, waited = self._since, self._steps, self._waited
         self._since, self._steps, self._waited = now, 0, 0.0

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+from jaxtyping import PyTree
 
 
 class Trace:
@@ -15,16 +16,16 @@ class Trace:
     def __enter__(self) -> "Trace":
         return self
 
-    def before(self, step: int, state) -> None:
+    def before(self, step: int, state: PyTree) -> None:
         """To be called before every step, with what the step before gives."""
         if (step in self._steps) != self._running:
             jax.block_until_ready(state)
             self._switch()
 
-    def _switch(self):
+    def _switch(self) -> None:
         self._running = not self._running
         jax.profiler.start_trace(str(self._folder)) if self._running else jax.profiler.stop_trace()
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._running:
             self._switch()

@@ -7,42 +7,36 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree, Shaped
 from ml_collections import ConfigDict
 
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.prepared import Record
 from langfuse_jax.data.scenes import list_scenes, read_scene, scene_size
 from langfuse_jax.errors import UserError
-from langfuse_jax.images.canvas import extend, extended_size, place, plan, smallest
+from langfuse_jax.images.canvas import Size, extend, extended_size, how_seen, place, plan, smallest
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.runtime.atomic import atomic_write
-from langfuse_jax.training.log import json_line, lines_before
+from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import AXIS, local
-from langfuse_jax.training.step import Frozen, Recipe, fusion_loss
 
 
-def write_line(path: Path, step: int, values: dict[str, float]) -> None:
-    """Adds the line of a step to a .jsonl file, dropping those of this and later steps."""
-    lines = lines_before(path, step)
-    with atomic_write(path) as file:
-        file.write("".join([*lines, json_line(step, values)]).encode())
+def make_scores(
+    config: ConfigDict, net: FusionNet
+) -> Callable[[PyTree, int, Mapping[str, Any]], dict[str, float]] | None:
+    """A function of (params, step, the config they were trained with) that gives the mean `config.scores.metrics` of
+    all fused validation pairs, or None.
 
-
-def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree, Mapping[str, int]], dict[str, float]] | None:
-    """A function of (params, seen) that gives the mean `config.scores.metrics` of all fused validation pairs, or None.
-
-    Images keep their sizes: all are fused as `Fuser` with the metadata `seen` does, but on one canvas, and rounded to 8
-    bits before they are scored in the convention "cddfuse". None where the config wants none.
+    Images keep their sizes: all are fused as `Fuser` does, but on one canvas, and rounded to 8 bits before they are
+    scored in the convention "cddfuse". None where the config wants none.
     """
     if not config.data.validation or not config.scores.every:
         return None
@@ -53,20 +47,26 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree, Mapping
     metrics = tuple(config.scores.metrics)
 
     @cache
-    def canvases(pad_multiple):
+    def canvases(pad_multiple: int) -> list[Size]:
         return plan([extended_size(scene_size(scene), pad_multiple) for scene in scenes], limit=1)
 
     @jax.jit
-    def score(params, network_sees, network_size, sources, size):
-        fused: Any = net.apply(params, *network_sees, network_size)
+    def score(
+        params: PyTree,
+        padded: Sequence[Array],
+        padded_size: Int[Array, "1 2"],
+        sources: Sequence[Array],
+        size: Int[Array, "1 2"],
+    ) -> dict[str, Array]:
+        fused: Any = net.apply(params, *padded, padded_size)
         images = [jnp.round(255 * jnp.clip(image[..., 0], 0, 1)) for image in (fused, *sources)]
-        return evaluate(*images, sizes=size, metrics=metrics)
+        return cast(dict[str, Array], evaluate(*images, sizes=size, metrics=metrics))
 
-    def of_scene(params, scene, seen):
+    def of_scene(params: PyTree, scene: Pair | Record, padding: Mapping[str, int]) -> dict[str, np.ndarray]:
         pair = read_scene(scene)
-        extended = [extend(image, **seen) for image in pair]
+        extended = [extend(image, **padding) for image in pair]
         # A header may not tell all of how an image is turned.
-        canvas = smallest(canvases(seen["pad_multiple"]), extended[0].shape)
+        canvas = smallest(canvases(padding["pad_multiple"]), extended[0].shape)
         images = [
             x
             for source in (extended, pair)
@@ -74,10 +74,10 @@ def make_scores(config: ConfigDict, net: FusionNet) -> Callable[[PyTree, Mapping
         ]
         return jax.device_get(score(params, *images))
 
-    def scores(params, seen):
-        params, total = jax.device_put(params), Counter[str]()
+    def scores(params: PyTree, step: int, trained_with: Mapping[str, Any]) -> dict[str, float]:
+        params, total, padding = jax.device_put(params), Counter[str](), how_seen(trained_with["crop"])
         for scene in scenes:
-            total.update({name: float(np.mean(value)) for name, value in of_scene(params, scene, seen).items()})
+            total.update({name: float(np.mean(value)) for name, value in of_scene(params, scene, padding).items()})
         return {name: total[name] / len(scenes) for name in metrics}
 
     return scores
@@ -88,28 +88,27 @@ def make_validation(
 ) -> Callable[[PyTree, Frozen], dict[str, float]] | None:
     """A function of (params, frozen), on every device of the mesh, that gives the mean loss and terms, or None.
 
-    `config.validation_pairs` scenes, spread over the validation dataset (all where it has no more), give one crop each.
+    `config.validation.pairs` scenes, spread over the validation dataset (all where it has no more), give one crop each.
     A crop and its view depend on the scene alone, and patch windows are the same for all, so that numbers compare
-    between steps, trainings of one crop size, and any number of devices and processes. The network sees no noise.
+    between steps, training runs of one crop size, and any number of devices and processes. The network sees no noise.
     Devices take no more crops at a time than of a part of a step's batch, and processes read those of their own
     devices. None where the config wants none. Raises UserError for scenes that cannot be read, now, not in an hour.
     """
-    if not config.data.validation or not config.validation_pairs:
+    if not config.data.validation or not config.validation.pairs:
         return None
     scenes = list_scenes(Path(config.data.root) / config.data.validation, "test")
-    count = min(config.validation_pairs, len(scenes))
+    count = min(config.validation.pairs, len(scenes))
     chosen = np.linspace(0, len(scenes) - 1, count).round().astype(int)
-    parts = _parts(chosen, config.batch_size // config.accumulate, mesh.size)
+    parts = _parts(chosen, config.batch_size // config.memory.accumulate, mesh.size)
     for number in parts[parts >= 0]:
         read_scene(scenes[number])
     add = _make_sums(net, vision, recipe._replace(noise=0.0), mesh)
     divide = partial(jax.make_array_from_process_local_data, NamedSharding(mesh, PartitionSpec(AXIS)))
 
-    def validate(params, frozen):
+    def validate(params: PyTree, frozen: Frozen) -> dict[str, float]:
         total: Counter[str] = Counter()
         for numbers in parts:
-            crops = _crops(scenes, numbers, config)
-            sums = add(params, jax.tree.map(divide, crops), divide(numbers), frozen)
+            sums = add(params, jax.tree.map(divide, _crops(scenes, numbers, config)), frozen)
             total.update(jax.tree.map(float, local(sums)))
         return {name: value / count for name, value in total.items()}
 
@@ -118,7 +117,7 @@ def make_validation(
 
 def _parts(numbers: Int[np.ndarray, " n"], most: int, devices: int) -> Int[np.ndarray, "parts b"]:
     """Numbers in as few equal parts of at most `most` as will do, filled up with -1 to divide over the devices; of each
-    part this process's share.
+    part this process's part.
     """
     turns = -(-len(numbers) // most)
     size = -(-len(numbers) // (turns * devices)) * devices
@@ -128,33 +127,32 @@ def _parts(numbers: Int[np.ndarray, " n"], most: int, devices: int) -> Int[np.nd
 
 def _crops(
     scenes: Sequence[Pair | Record], numbers: Int[np.ndarray, " b"], config: ConfigDict
-) -> dict[str, Float[np.ndarray, "b s s 1"]]:
-    """A crop of each scene, drawn by its number alone; black for -1."""
-    batch = {
+) -> dict[str, Shaped[np.ndarray, "b ..."]]:
+    """A batch of a crop of each scene, drawn by its number alone, which is its place; black for -1."""
+    batch: dict[str, np.ndarray] = {
         role: np.zeros((len(numbers), config.crop, config.crop, 1), np.float32) for role in ("visible", "infrared")
     }
     for row in np.flatnonzero(numbers >= 0):
         rng = np.random.default_rng([0, numbers[row]])
-        crop = random_crop(*read_scene(scenes[numbers[row]]), config.crop, rng, zoom=config.zoom)
+        crop = random_crop(*read_scene(scenes[numbers[row]]), config.crop, rng, zoom=config.augment.zoom)
         for role, image in crop.items():
             batch[role][row] = image
-    return batch
+    return {**batch, "place": numbers}
 
 
-def _make_sums(net, vision, recipe, mesh):
-    """A function (params, crops, numbers, frozen) -> sums of loss and terms over the crops whose number is not -1."""
+def _make_sums(net: FusionNet, vision: VisionTower, recipe: Recipe, mesh: Mesh) -> Callable[..., dict[str, Array]]:
+    """A function (params, batch, frozen) -> sums of loss and terms over the crops whose place is not -1."""
 
-    def sums(params, crops, numbers, frozen):
-        def one(crop, number):
-            batch = {role: image[None] for role, image in crop.items()}
-            total, terms = fusion_loss(
-                params, batch, number[None], jax.random.key(0), frozen, net=net, vision=vision, recipe=recipe
-            )
+    def sums(params: PyTree, batch: Mapping[str, Array], frozen: Frozen) -> dict[str, Array]:
+        def one(sample: Mapping[str, Array]) -> dict[str, Array]:
+            batch = {name: x[None] for name, x in sample.items()}
+            total, terms = fusion_loss(params, batch, jax.random.key(0), frozen, net=net, vision=vision, recipe=recipe)
             return {"loss": total, **terms}
 
-        values = jax.vmap(one)(crops, numbers)
-        return jax.lax.psum({name: jnp.where(numbers >= 0, value, 0).sum() for name, value in values.items()}, AXIS)
+        real = batch["place"] >= 0
+        values = jax.vmap(one)(batch)
+        return jax.lax.psum({name: jnp.where(real, value, 0).sum() for name, value in values.items()}, AXIS)
 
     everywhere, blocks = PartitionSpec(), PartitionSpec(AXIS)
-    arguments = (everywhere, blocks, blocks, everywhere)
+    arguments = (everywhere, blocks, everywhere)
     return jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=arguments, out_specs=everywhere, check_vma=False))

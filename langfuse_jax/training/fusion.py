@@ -1,0 +1,254 @@
+"""`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray, PyTree
+from ml_collections import ConfigDict
+
+from langfuse_jax._version import __version__
+from langfuse_jax.clip.pretrained import Clip
+from langfuse_jax.clip.words import TextEmbeddings, embed
+from langfuse_jax.data.pipeline import TrainingData
+from langfuse_jax.data.prepared import Record
+from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
+from langfuse_jax.errors import UserError
+from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.pairs import Pair
+from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.models.clip import in_compute_dtype
+from langfuse_jax.models.fusion import FusionNet, fresh_params
+from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
+from langfuse_jax.training import loop
+from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
+from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
+from langfuse_jax.training.parallel import check_division, data_mesh, local
+from langfuse_jax.training.schedule import published_schedule
+from langfuse_jax.training.sheets import make_sheet
+from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
+from langfuse_jax.training.step import (
+    LossFn,
+    TrainState,
+    init_state,
+    make_train_step,
+    scale_by_rates,
+    without_gradient_where_zero,
+)
+from langfuse_jax.training.validation import make_scores, make_validation
+from langfuse_jax.weights.fusion import refuse_student, save_fusion
+from langfuse_jax.weights.vgg import load_vgg19
+
+_LEAST = {
+    1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.every", "augment.zoom"),
+    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "scores.every", "optimizer.gradient_clip"),
+    32: ("crop",),
+}
+
+
+def train_fusion(
+    config: ConfigDict, workdir: str | Path, *, command: str = "", override: bool = False, profile: int = 0
+) -> TrainState:
+    """Trains a fusion network as `config` says, resuming from the checkpoints that `workdir` holds.
+
+    The step runs on all devices of all JAX processes, which must share `workdir`. Beside what `loop.run` writes there
+    are scores.jsonl (metrics of the fused validation images every `scores.every` steps), sheets/ (infrared | visible |
+    fused of fixed validation pairs every `sheet.every` steps), and at the end the model for inference
+    (fusion.safetensors, fusion.json) that `Fuser.load(workdir)` takes.
+
+    Args:
+        config: as in configs/default.py.
+        workdir: a checkpoint in it that was saved with another config is refused, unless `override`.
+        command: kept with the model.
+        profile: steps, from the third on, of which a trace is written into `workdir`/profile.
+
+    Returns:
+        The final state. Raises UserError for missing or unpaired data, another CLIP's text file and the like, and where
+        losses stay not finite; Preempted, after a save, on SIGTERM.
+    """
+    workdir = Path(workdir)
+    check_config(config)
+    check_division(config.batch_size, config.memory.accumulate)
+    recipe = make_recipe(config)
+    folders = [str(Path(config.data.root) / name) for name in texts(config.data.train)]
+    scenes = [scene for folder in folders for scene in list_scenes(folder)]
+    check_crop(scenes, config.crop)
+    clip = Clip.load(config.clip or None)
+    dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    vision = clip.vision.clone(dtype=dtype)
+    frozen = Frozen(
+        clip=in_compute_dtype(clip.params["vision"], dtype),
+        words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
+        vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
+    )
+    data = _data(config, scenes)
+    epoch = max(1, len(scenes) * config.data.repeats // config.batch_size)
+    steps = config.steps or config.epochs * epoch
+    warmup = min(config.optimizer.warmup_steps or epoch, steps // 10)
+    rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
+
+    net, mesh = FusionNet(), data_mesh()
+    init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
+    params = _start(config, net, init_key, lossless_key)
+    rates = _rates(config, params)
+    optimizer = _optimizer(config, rate, rates)
+    state = init_state(params, optimizer, average=config.optimizer.ema > 0)
+
+    def loss_fn(recipe: Recipe) -> LossFn:
+        loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
+        return loss if rates is None else without_gradient_where_zero(loss, rates)
+
+    score = make_scores(config, net)
+    training = loop.TrainingRun(
+        config=config,
+        steps=steps,
+        state=state,
+        key=step_key,
+        make_step=partial(
+            make_train_step,
+            loss_fn(recipe),
+            optimizer,
+            average_decay=config.optimizer.ema,
+            accumulate=config.memory.accumulate,
+        ),
+        rate=rate,
+        data=data,
+        mesh=mesh,
+        mode=config.parallel.mode,
+        speed=_speed(config, loss_fn(recipe._replace(clip_chunk=0, remat=False)), params, frozen),
+        frozen=frozen,
+        validate=make_validation(config, net, vision, recipe, mesh),
+        looks=[
+            *make_sheet(config, workdir / "sheets"),
+            *([loop.Look("scores", config.scores.every, score)] if score else []),
+        ],
+    )
+    with loop.claimed(workdir, state):
+        state, trained_with = loop.run(training, workdir, override=override, profile=profile)
+        if jax.process_index() == 0:
+            metadata = {
+                "command": command,
+                "config": json.loads(config.to_json_best_effort()),
+                "data": {"folders": folders, "pairs": len(scenes)},
+                "date": datetime.now(UTC).date().isoformat(),
+                "langfuse_jax": __version__,
+                "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
+                "steps": steps,
+            } | how_seen(trained_with["crop"])
+            save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
+    return state
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError, naming the key, for a value that a training run cannot use."""
+    check_least(config, _LEAST)
+    if not (config.steps or config.epochs):
+        raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
+    for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
+        check_texts(config, name)
+    fraction = config.patches.fraction
+    if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
+        raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
+    check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
+    check_choice(config, "init", ("normal", "lossless"))
+    check_choice(config, "optimizer.trainable", ("auto", "all", "spare"))
+    check_below_one(config, "optimizer.ema", 0.999)
+    check_below_one(config, "augment.fading", 0.7)
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+    """What of `config` an objective is compiled with. Raises UserError for numbers of patches that do not fit."""
+    count, first, chunk = config.patches.count, config.patches.select_first, config.memory.clip_chunk
+    if not 0 <= first <= count:
+        raise UserError(f"config.patches.select_first: {first} is not among 0 to {count} (config.patches.count)")
+    for patches in {count, first or count}:
+        if chunk < 0 or (chunk and patches > chunk and patches % chunk):
+            raise UserError(f"config.memory.clip_chunk: {chunk} does not divide {patches} patches; use 0 or a divisor")
+    return Recipe(
+        weights=dict(config.loss),
+        patches=count,
+        patch_fraction=tuple(config.patches.fraction),
+        entropy_threshold=config.patches.entropy_threshold,
+        fading=config.augment.fading,
+        noise=config.augment.noise,
+        select_first=first,
+        clip_chunk=chunk,
+        remat=config.memory.remat,
+    )
+
+
+def embed_prompts(config: ConfigDict, clip: Clip) -> TextEmbeddings:
+    """The sentences of `config`, by `clip`, or its text file, which must be of this CLIP."""
+    if config.text:
+        sentences = TextEmbeddings.load(config.text)
+        sentences.check(clip)
+        return sentences
+    return embed(clip, **{role: texts(config.prompts[role]) for role in ("visible", "infrared", "goal")})
+
+
+def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
+    return TrainingData(
+        Scenes(
+            scenes,
+            cache_mb=config.data.cache_mb // max(1, config.data.workers),
+            max_unreadable=config.data.max_unreadable,
+        ),
+        crop=config.crop,
+        zoom=config.augment.zoom,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process=(jax.process_index(), jax.process_count()),
+        workers=config.data.workers,
+    )
+
+
+def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
+    """The parameters to start from."""
+    if config.init_from:
+        params = jax.device_get(Fuser.load(config.init_from).params)
+        refuse_student(params, f"config.init_from: {config.init_from}")
+        return params
+    if config.init == "lossless":
+        return lossless_init(lossless_key)
+    params = fresh_params(net, key)
+    # From a zero bias half of the first images would be black.
+    params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
+    return params
+
+
+def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
+    """Factors of the learning rate by `config.optimizer.trainable`; None for 1 throughout."""
+    trainable = config.optimizer.trainable
+    holds_code = trainable != "all" and holds_lossless_code(jax.device_get(params))
+    if trainable == "spare" and not holds_code:
+        raise UserError(
+            "config.optimizer.trainable: 'spare' needs a start that draws losslessly; add --config.init=lossless, or a "
+            "config.init_from that began so"
+        )
+    return spare_rates(params) if holds_code else None
+
+
+def _optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
+    clip = config.optimizer.gradient_clip
+    return optax.chain(
+        optax.clip_by_global_norm(clip) if clip else optax.identity(),
+        optax.adam(rate, b1=0.9, b2=0.999),
+        optax.identity() if rates is None else scale_by_rates(rates),
+    )
+
+
+def _speed(config: ConfigDict, loss_fn: LossFn, params: PyTree, frozen: Frozen) -> Speed:
+    """With the FLOPs of a step where the devices' are known; what is recomputed to save memory is not counted."""
+    peak = peak_flops(config.log.peak_tflops)
+    if not peak:
+        return Speed(config.batch_size)
+    crop = jax.ShapeDtypeStruct((1, config.crop, config.crop, 1), "float32")
+    sample: Mapping[str, Any] = {"visible": crop, "infrared": crop, "place": jax.ShapeDtypeStruct((1,), "int32")}
+    return Speed(config.batch_size, config.batch_size * gradient_flops(loss_fn, params, sample, frozen), peak)
