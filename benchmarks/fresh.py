@@ -18,14 +18,13 @@ import matplotlib.pyplot as plt
 
 from langfuse_jax.runtime.atomic import atomic_write
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 # 16 crops of 224 pixels and 32 patches are too much for two cores. The warm-up becomes a tenth of the steps.
 SCALED = {
     "batch_size": 4,
     "crop": 128,
     "patches.count": 8,
-    "log_every": 1,
-    "checkpoint_every": 50,
+    "log.every": 1,
+    "checkpoint.every": 50,
     "sheet.every": 100,
     "scores.every": 0,
 }
@@ -44,7 +43,7 @@ def main():
         workdir = args.out / f"seed_{seed}"
         values = {**SCALED, "seed": seed, "steps": args.steps, "data.root": args.data_root}
         flags = [f"--config.{name}={value}" for name, value in values.items()]
-        command = [sys.executable, "-m", "langfuse_jax", "train", "--config", CONFIG, "--workdir", workdir, *flags]
+        command = [sys.executable, "-m", "langfuse_jax", "train", "--config", "default", "--workdir", workdir, *flags]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         validation, steps = (read_lines(workdir / f"{name}.jsonl") for name in ("validation", "metrics"))
         losses = [line["loss"] for line in validation]

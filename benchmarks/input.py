@@ -17,7 +17,7 @@ from langfuse_jax.training.configs import load_config
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/default.py")
+    parser.add_argument("--config", default="default")
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--train", nargs="+", default=["roadscene"], help="datasets under the root")
     parser.add_argument("--workers", type=int, default=0)
@@ -38,7 +38,7 @@ def main():
             workers=args.workers,
             threads=args.threads,
         )
-        batches = iter(data)
+        batches = data.batches()
         # The workers' start and, in the second round, the epoch that fills the memory are not counted.
         for _ in range(1 if not megabytes else -(-3 * len(scenes) // config.batch_size)):
             next(batches)

@@ -1,7 +1,7 @@
 """Do words move the picture? The same short training from the same weights and seed, once per goal, measured on VIFB.
 
     python benchmarks/steering.py --data-root DATA --out runs/steering [--start DIR] [--config.x=y ...]
-    python benchmarks/steering.py --data-root DATA --out runs/sources --goals infrared visible --config.fading=0
+    python benchmarks/steering.py --data-root DATA --out runs/sources --goals infrared visible --config.augment.fading=0
 
 Prints, for each goal, on how many pairs the language-driven loss towards it (mean over windows of 160 pixels that cover
 the pair, about the patches of the training) is lower after the training than before, its means, and what changed in
@@ -26,7 +26,7 @@ from langfuse_jax.evaluation.language import embed_images, language_scores
 from langfuse_jax.images.sheet import grid
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.training.configs import load_config
-from langfuse_jax.training.loop import train
+from langfuse_jax.training.fusion import train_fusion
 
 # The first six are those that are to be obeyed, and "no words" is to compare with: these are the default.
 GOALS = {
@@ -49,7 +49,7 @@ def main():
     parser.add_argument("--data-root", required=True)
     parser.add_argument("--train", default="('roadscene_split','msrs')", help="config.data.train")
     parser.add_argument("--start", help="model to start from (default: the weights in the package)")
-    parser.add_argument("--config", default="configs/steer.py")
+    parser.add_argument("--config", default="steer")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--goals", nargs="+", choices=GOALS, default=DEFAULT)
     parser.add_argument("--out", type=Path, required=True)
@@ -73,7 +73,7 @@ def main():
         )
         workdir = args.out / name.replace(" ", "_")
         flags = [f"--config.{key}={value}" for key, value in values.items()]
-        train(load_config(args.config, flags + overrides), workdir)
+        train_fusion(load_config(args.config, flags + overrides), workdir)
         fused[name] = _fuse(workdir, pairs)
 
     clip = Clip.load()
@@ -118,15 +118,14 @@ def _statistics(images, pairs, targets):
 
 def _losses(clip, goal, images, pairs):
     """The language-driven loss of each pair's windows towards `goal`, their mean."""
-    words = embed(clip, visible=["a visible gray image"], infrared=["an infrared image"], goal=[goal])
-    texts = {f"text_{role}": jnp.asarray(getattr(words, role)) for role in ("goal", "visible", "infrared")}
+    words = embed(clip, visible=["a visible gray image"], infrared=["an infrared image"], goal=[goal]).words
     losses = []
     for image, (visible, infrared) in zip(images, pairs, strict=True):
         embedded = [
             embed_images(clip.vision, clip.params["vision"], jnp.asarray(_windows(x), jnp.float32))
             for x in (image, 255 * visible, 255 * infrared)
         ]
-        losses.append(language_scores(*embedded, **texts)["LDL"].mean().item())
+        losses.append(language_scores(*embedded, words)["LDL"].mean().item())
     return np.array(losses)
 
 

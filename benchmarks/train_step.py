@@ -10,6 +10,7 @@ two take turns, and with them our step with `select_first`; medians are printed.
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,11 +30,13 @@ from langfuse_jax import Clip
 from langfuse_jax.clip.words import embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
+from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import MEAN, STD, towers
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
-from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_gradient, make_train_step
+from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
+from langfuse_jax.training.step import init_state, make_gradient, make_train_step
 from langfuse_jax.weights.fusion import TENSORS, load_fusion
 
 CROP = 224
@@ -45,15 +48,15 @@ def our_program(batch_size, recipe, accumulate=1):
     vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512))
     image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
     clip, vgg = (jax.eval_shape(model.init, jax.random.key(0), image)["params"] for model in (vision, VGG19()))
-    texts = {f"text_{role}": jax.ShapeDtypeStruct((512,), jnp.float32) for role in ("goal", "visible", "infrared")}
+    words = Words(*3 * [jax.ShapeDtypeStruct((512,), jnp.float32)])
     optimizer = optax.adam(5e-4)
     params = jax.eval_shape(lambda: load_fusion(WEIGHTS)[0])
-    zero = jax.ShapeDtypeStruct((), jnp.int32)
-    moments = jax.eval_shape(optimizer.init, params)
-    state = TrainState(zero, params, moments, skipped=zero, skipped_in_a_row=zero)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
     crops = jax.ShapeDtypeStruct((batch_size, CROP, CROP, 1), jnp.float32)
-    arguments = (state, {"visible": crops, "infrared": crops}, jax.random.key(1), Frozen(clip, texts, vgg))
-    step = make_train_step(FusionNet(), vision, optimizer, recipe, accumulate=accumulate)
+    batch = {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
+    arguments = (state, batch, jax.random.key(1), Frozen(clip, words, vgg))
+    loss = partial(fusion_loss, net=FusionNet(), vision=vision, recipe=recipe)
+    step = make_train_step(loss, optimizer, accumulate=accumulate)
     return jax.jit(step).lower(*arguments).compile(), arguments
 
 
@@ -181,15 +184,15 @@ def print_memory(batch_size, patches):
 def print_difference(root, patches, keys=6):
     """Gradients of the network with `select_first` against those without, on real crops, with the compact CLIP."""
     scenes = Scenes(list_scenes(Path(root) / "roadscene"))
-    batch = next(iter(TrainingData(scenes, crop=CROP, batch_size=2, seed=0)))
+    batch = next(TrainingData(scenes, crop=CROP, batch_size=2, seed=0).batches())
     model = Clip.load()
-    frozen = Frozen(model.params["vision"], _texts(model), None)
+    frozen = Frozen(model.params["vision"], embed(model).words, None)
     params = load_fusion(WEIGHTS)[0]
     weights = dict.fromkeys(PUBLISHED_WEIGHTS, 0.0) | {"patch": 1.0}
 
     def gradients(first):
         recipe = Recipe(weights, patches=patches, select_first=first)
-        gradient = jax.jit(make_gradient(FusionNet(), model.vision, recipe))
+        gradient = jax.jit(make_gradient(partial(fusion_loss, net=FusionNet(), vision=model.vision, recipe=recipe)))
         values = [gradient(params, batch, jax.random.key(i), frozen) for i in range(keys)]
         flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)]) for _, grads in values]
         return np.array(flat), np.array([float(metrics["loss"]) for metrics, _ in values]), values[0][0]["selected"]
@@ -204,11 +207,6 @@ def print_difference(root, patches, keys=6):
     for first in (patches // 2, patches // 4):
         got, values, _ = gradients(first)
         print(f"| {first} | {np.mean(abs(values / losses - 1)):.4f} | {np.mean(cosines(got, whole)):.3f} |", flush=True)
-
-
-def _texts(model):
-    texts = embed(model)
-    return {f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ("goal", "visible", "infrared")}
 
 
 def main():
@@ -226,6 +224,7 @@ def main():
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rng = np.random.default_rng(0)
     batch = {role: rng.random((args.batch, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}
+    batch["place"] = np.arange(args.batch, dtype=np.int32)
     recipe = Recipe(PUBLISHED_WEIGHTS, patches=args.patches)
     first = args.patches // 2
     (ours, memory), (selecting, less) = (

@@ -30,7 +30,9 @@ def get_config():
     # A plain string counts as one sentence.
     c.prompts = ConfigDict({"visible": (VISIBLE,), "infrared": (INFRARED,), "goal": (GOAL,)}, type_safe=False)
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
-    c.init_from = ""  # a trained model, or a training run's work directory, to start from; empty: fresh weights
+    # A trained model, or a training run's work directory, to start from; "fusion": the weights of the package; empty:
+    # fresh weights.
+    c.init_from = ""
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step
 
     c.data = ConfigDict({"root": "data", "train": ("roadscene", "msrs"), "validation": "vifb"})

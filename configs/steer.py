@@ -1,11 +1,11 @@
 """A short fine-tuning towards words of one's own, from weights that fuse already.
 
     langfuse-jax train --config steer --workdir runs/bright --config.data.root=DATA \
-        --config.init_from=langfuse_jax/assets/fusion --config.prompts.goal="a clear and bright image"
+        --config.init_from=fusion --config.prompts.goal="a clear and bright image"
 
 The words lead: the guide, which keeps the picture together, counts a seventh of what it does in configs/cpu.py, and
 similarity, which holds on to the sources, nothing. Sources are faded, since the words are to be heard on cameras of
-other contrasts too, and of the patches only those with next to no content are passed over.
+other contrasts too, and of the patches only those with next to no content are skipped.
 
 Hardware: two CPU cores. Expected time: 150 steps of 1.1 s (measured without fading). Expected result: docs/words.md.
 """

@@ -1,4 +1,4 @@
-"""Steps of a real, small training on all devices of all processes, for test_parallel.py.
+"""Steps of a real, small training run on all devices of all processes, for test_parallel.py.
 
 `python parallel_steps.py OUT.npz MODE,MODE NET STEPS [HOST:PORT PROCESSES INDEX]` writes the losses and the first
 gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network, a "small" one, or that
@@ -17,13 +17,14 @@ from jax.sharding import Mesh
 from small_network import SmallNet
 
 from langfuse_jax.examples.night_scene import night_scene
+from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.runtime.distributed import join_cluster
-from langfuse_jax.training import step as training_step
-from langfuse_jax.training.parallel import compile_step, data_mesh, local, replicate, share
-from langfuse_jax.training.step import Frozen, Recipe, TrainState, make_train_step
+from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
+from langfuse_jax.training.parallel import compile_step, data_mesh, divide, local, replicate
+from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import load_fusion
 
 BATCH, CROP = 8, 32
@@ -63,12 +64,13 @@ def crops(step):
         top, left = rng.integers(0, 96 - CROP), rng.integers(0, 128 - CROP)
         pair = scene(int(rng.integers(4)))
         pairs.append([image[top : top + CROP, left : left + CROP, None] for image in pair])
-    return dict(zip(("visible", "infrared"), np.float32(pairs).swapaxes(0, 1), strict=True))
+    visible, infrared = np.float32(pairs).swapaxes(0, 1)
+    return {"visible": visible, "infrared": infrared, "place": np.arange(BATCH, dtype=np.int32)}
 
 
-def quick_loss(params, batch, places, key, frozen, *, net, vision, recipe):
+def quick_loss(params, batch, key, frozen, *, net, vision, recipe):
     """The fused image is to be the brighter source: needs all that devices divide or share, and compiles at once."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["place"])
     visible, infrared = batch["visible"], batch["infrared"]
     noise = jax.vmap(partial(jax.random.normal, shape=visible.shape[1:]))(keys)
     total = jnp.square(net.apply(params, visible + 0.1 * noise, infrared) - jnp.maximum(visible, infrared)).mean()
@@ -86,23 +88,21 @@ def run(mode, network, steps):
     """Losses of the steps, and the gradients of the first by the path of their parameter."""
     net, params = networks(network)
     vision, clip = small_clip()
-    texts = np.float32(np.eye(3, 16))
-    frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
+    frozen = Frozen(clip, Words(*np.float32(np.eye(3, 16))), None)
     recipe = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=4.8)
     # Adam's steps are as long as its rate, whatever the gradient: at 1e-4 the last bits grow from step to step.
     optimizer = keeping_gradients(optax.adam(1e-5))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
     mode = "jit" if mode == "one" else mode
     processes = 1 if mesh.size == 1 else jax.process_count()
-    make = partial(make_train_step, net, vision, optimizer, recipe, processes=processes)
-    step = compile_step(make, mode, mesh)
-    zero = np.zeros((), np.int32)
-    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
+    loss = partial(quick_loss if network == "quick" else fusion_loss, net=net, vision=vision, recipe=recipe)
+    step = compile_step(partial(make_train_step, loss, optimizer), mode, mesh)
+    state = init_state(params, optimizer)
     state, key, frozen = (replicate(tree, mesh) for tree in (state, jax.random.key(7), frozen))
     losses, selected = [], []
     for number in range(steps):
         part = {role: crop[jax.process_index() :: processes] for role, crop in crops(number).items()}
-        state, metrics = step(state, share(part, mode, mesh), key, frozen)
+        state, metrics = step(state, divide(part, mode, mesh), key, frozen)
         losses.append(float(local(metrics)["loss"]))
         selected.append(float(local(metrics)["selected"]))
         if number == 0:
@@ -115,8 +115,6 @@ if __name__ == "__main__":
     out, modes, network, steps, *cluster = sys.argv[1:]
     if cluster:
         join_cluster(cluster[0], int(cluster[1]), int(cluster[2]))
-    if network == "quick":
-        training_step.fusion_loss = quick_loss
     found = {}
     for mode in modes.split(","):
         losses, gradients = run(mode, network, int(steps))

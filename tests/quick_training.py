@@ -1,5 +1,7 @@
-"""Trainings of a tiny network with a cheap loss, for tests of all around the step; `python quick_training.py ARGUMENTS`
-runs one."""
+"""Training runs of a tiny network with a cheap loss, for tests of all around the step.
+
+`python quick_training.py ARGUMENTS` runs one.
+"""
 
 import json
 import sys
@@ -14,14 +16,14 @@ from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.inference import fuser
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.layers import Conv, zero_outside
-from langfuse_jax.training import loop, step, validation
+from langfuse_jax.training import fusion, validation
 from langfuse_jax.weights import fusion as weights
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "smoke.py"
 
 
-def loss(params, batch, places, key, frozen, *, net, vision, recipe):
-    """Needs all that a resumed training must repeat: parameters, batch and key. NaN for a batch of black images."""
+def loss(params, batch, key, frozen, *, net=None, vision=None, recipe=None):
+    """Needs all that a resumed training run must repeat: parameters, batch and key. NaN for a batch of black images."""
     level = batch["visible"].mean()
     goal = level / (level > 0) + 0.1 * jax.random.normal(key)
     total = sum(jnp.square(leaf - goal).mean() for leaf in jax.tree.leaves(params))
@@ -39,7 +41,7 @@ def draw_scenes(root, seeds=(0, 1, 2)):
 
 
 def overrides(root, **values):
-    """The flags of a training on `draw_scenes(root)`."""
+    """The flags of a training run on `draw_scenes(root)`; in a name, two underscores are a dot."""
     values = {
         "data.root": root,
         "data.train": "('night',)",
@@ -47,11 +49,11 @@ def overrides(root, **values):
         "crop": 32,
         "batch_size": 2,
         "steps": 12,
-        "warmup_steps": 1,
-        "checkpoint_every": 2,
+        "optimizer.warmup_steps": 1,
+        "checkpoint.every": 2,
         "sheet.every": 1000,
-        "trainable": "all",
-        **values,
+        "optimizer.trainable": "all",
+        **{name.replace("__", "."): value for name, value in values.items()},
     }
     return [f"--config.{key}={value}" for key, value in values.items()]
 
@@ -88,14 +90,14 @@ class _Decoder(nn.Module):
 
 def patch_loss(setattr=setattr):
     """Puts the cheap loss in the place of the real one."""
-    setattr(step, "fusion_loss", loss)
+    setattr(fusion, "fusion_loss", loss)
     setattr(validation, "fusion_loss", loss)
 
 
 def patch(setattr=setattr):
     """Puts the tiny network and the cheap loss in the place of the real ones."""
     patch_loss(setattr)
-    setattr(loop, "FusionNet", TinyNet)
+    setattr(fusion, "FusionNet", TinyNet)
     for module in (weights, fuser):
         setattr(module, "network", lambda params: TinyNet())
 

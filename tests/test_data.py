@@ -124,7 +124,7 @@ def _data(*folders, scenes=None, seed=0, batch_size=2, **values):
 
 def test_batches_are_seeded_and_resume(folder):
     def batches(seed):
-        return iter(_data(folder, seed=seed))
+        return _data(folder, seed=seed).batches()
 
     first, again, other = batches(0), batches(0), batches(1)
     taken = [next(first) for _ in range(6)]
@@ -132,8 +132,7 @@ def test_batches_are_seeded_and_resume(folder):
     for batch in taken[:3]:
         np.testing.assert_array_equal(next(again)["infrared"], batch["infrared"])
     assert not np.array_equal(next(other)["visible"], taken[0]["visible"])
-    resumed = batches(0)
-    resumed.set_state(again.get_state())
+    resumed = _data(folder).batches(3)
     for batch in taken[3:]:
         np.testing.assert_array_equal(next(resumed)["visible"], batch["visible"])
 
@@ -141,11 +140,14 @@ def test_batches_are_seeded_and_resume(folder):
 def test_processes_share_every_batch_and_cover_the_epoch(folder):
     whole = _data(folder, batch_size=4)
     shares = [_data(folder, batch_size=4, process=(i, 2)) for i in range(2)]
-    together, *parts = map(iter, (whole, *shares))
+    together, *parts = (data.batches() for data in (whole, *shares))
     for _ in range(3):
-        batch = next(together)["visible"]
-        np.testing.assert_array_equal(batch[0::2], next(parts[0])["visible"])
-        np.testing.assert_array_equal(batch[1::2], next(parts[1])["visible"])
+        batch = next(together)
+        for index, part in enumerate(parts):
+            found = next(part)
+            for name in ("visible", "infrared"):
+                np.testing.assert_array_equal(batch[name][index::2], found[name])
+            assert found["place"].tolist() == [index, index + 2] == batch["place"][index::2].tolist()
     # Five epochs of five scenes are twenty-five samples: six batches and one more.
     seen = [name for batch in range(6) for share in shares for name in share.names(batch)]
     assert all(count in (4, 5) for count in (seen.count(name) for name in set(seen))) and len(set(seen)) == 5
@@ -154,13 +156,11 @@ def test_processes_share_every_batch_and_cover_the_epoch(folder):
 
 
 def test_worker_processes_give_the_same_batches_from_any_place(folder):
-    plain, workers = iter(_data(folder)), iter(_data(folder, workers=2))
+    plain, workers = _data(folder).batches(), _data(folder, workers=2).batches(2)
     for _ in range(2):
         next(plain)
-    workers.set_state(plain.get_state())
     for _ in range(3):
         np.testing.assert_array_equal(next(workers)["visible"], next(plain)["visible"])
-    assert workers.get_state() == {"next_batch": 5}
     workers.close()
 
 
@@ -194,13 +194,13 @@ def test_bad_training_folders(folder, tmp_path):
 
 def test_a_pair_of_two_sizes_is_named_while_training(folder, tmp_path):
     Image.new("L", (64, 64)).save(tmp_path / "set" / "infrared" / "2.png")
-    batches = iter(_data(folder))
+    batches = _data(folder).batches()
     with pytest.raises(UserError, match=r"2\.png.*must be of one size"):
         for _ in range(5):
             next(batches)
 
 
-def test_unreadable_scenes_are_passed_over_by_name_up_to_the_limit(folder, tmp_path, capsys):
+def test_unreadable_scenes_are_skipped_by_name_up_to_the_limit(folder, tmp_path, capsys):
     (tmp_path / "set" / "visible" / "2.png").write_bytes(b"no image")
     listed = list_scenes(folder)
     scenes = Scenes(listed, max_unreadable=1)
@@ -208,12 +208,12 @@ def test_unreadable_scenes_are_passed_over_by_name_up_to_the_limit(folder, tmp_p
         np.testing.assert_array_equal(scenes[2][0], read_scene(listed[3])[0])
     assert scenes.name(2).endswith("set/visible/3")
     error = capsys.readouterr().err
-    assert error.count("2.png") == 1 and "passed over (1 of at most 1)" in error
+    assert error.count("2.png") == 1 and "skipped (1 of at most 1)" in error
     (tmp_path / "set" / "visible" / "4.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"4\.png.*; 2 could not be read before, and config\.data\.max_unreadable"):
         scenes[4]
     # In a worker process the limit ends the training too.
-    batches = iter(_data(scenes=Scenes(listed, max_unreadable=1), workers=1))
+    batches = _data(scenes=Scenes(listed, max_unreadable=1), workers=1).batches()
     with pytest.raises(UserError, match=r"max_unreadable allows 1"):
         for _ in range(6):
             next(batches)

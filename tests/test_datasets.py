@@ -83,7 +83,8 @@ def test_a_prepared_dataset_gives_the_batches_of_its_folder(source, tmp_path, ca
         jpeg_or_png = zip(read_scene(pair), read_scene(record), strict=True)
         assert all(np.array_equal(a, b) for a, b in jpeg_or_png)
     batches = [
-        iter(TrainingData(Scenes(s), crop=32, batch_size=2, seed=5, workers=w)) for s, w in ((folder, 0), (records, 1))
+        TrainingData(Scenes(s), crop=32, batch_size=2, seed=5, workers=w).batches()
+        for s, w in ((folder, 0), (records, 1))
     ]
     for _ in range(3):
         a, b = map(next, batches)

@@ -44,15 +44,15 @@ def _flags(data, workdir, **values):
         "data.root": data,
         "data.train": "('night',)",
         "data.validation": "night",
-        "faded_copies": 1,
+        "augment.faded_copies": 1,
         "crop": 32,
         "batch_size": 2,
         "steps": 30,
-        "warmup_steps": 2,
-        "learning_rate": 4e-3,
-        "checkpoint_every": 10,
-        "scores_every": 10,
-        "log_every": 10,
+        "optimizer.warmup_steps": 2,
+        "optimizer.learning_rate": 4e-3,
+        "checkpoint.every": 10,
+        "scores.every": 10,
+        "log.every": 10,
         **values,
     }
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
@@ -71,7 +71,7 @@ def test_it_learns_and_leaves_a_student(student, data, tmp_path):
     losses = [json.loads(line)["loss"] for line in (student / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 4 and losses[-1] < losses[0]
     scores = [json.loads(line) for line in (student / "scores.jsonl").read_text().splitlines()]
-    assert [score["step"] for score in scores] == [10, 20, 30] and scores[-1]["ssim"] > scores[0]["ssim"]
+    assert [score["step"] for score in scores] == [0, 10, 20, 30] and scores[-1]["ssim"] > scores[0]["ssim"]
     params, metadata = load_fusion(student)
     assert metadata["ssim_to_teacher"] == round(scores[-1]["ssim"], 4) and metadata["data"]["pairs"] == 3
     assert isinstance(Fuser(params).net, StudentNet)
@@ -173,7 +173,7 @@ def test_copies_fade_by_the_seed_and_without_jax(tmp_path, monkeypatch):
     def copies(seed):
         faded = FadedScenes(scenes, copies=2, most=0.7, seed=seed)
         data = TrainingData(faded, crop=32, batch_size=2, seed=seed)
-        assert next(iter(data))["visible"].shape == (2, 32, 32, 1)
+        assert next(data.batches())["visible"].shape == (2, 32, 32, 1)
         return np.stack([faded[i] for i in range(2, 6)])
 
     first = copies(0)
@@ -187,7 +187,7 @@ def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
     """SIGTERM saves, and the same command gives the same student in the end."""
     argv = _flags(data, tmp_path / "again")
     code = (
-        "import os, signal, sys, langfuse_jax.distillation.train as d\n"
+        "import os, signal, sys, langfuse_jax.training.loop as d\n"
         "write = d.TrainingLog.write\n"
         "def stop(self, step, *args, **kwargs):\n"
         "    write(self, step, *args, **kwargs)\n"
@@ -221,19 +221,22 @@ def test_an_unfinished_student_fuses(student, tmp_path):
     [
         ({"steps": 0}, "config.steps: 0 is too small; use 1 or more"),
         ({"crop": 16}, "config.crop: 16 is too small; use 32 or more"),
-        ({"ema": 1.0}, "config.ema: 1.0 is no decay"),
+        ({"optimizer.ema": 1.0}, "config.optimizer.ema: 1.0 is not in [0, 1)"),
         ({"teacher": "{student}"}, "config.teacher: {student}: holds a student"),
         ({"teacher": "nowhere"}, "nowhere: no such folder"),
         ({"data.validation": "nowhere"}, "nowhere: no such folder"),
-        ({"fading": 1.0}, "config.fading: 1.0 is no share"),
+        ({"augment.fading": 1.0}, "config.augment.fading: 1.0 is not in [0, 1)"),
         ({"seed": -1}, "config.seed: -1 is too small"),
-        ({"faded_copies": -1}, "config.faded_copies: -1 is too small"),
-        ({"batch_size": 4, "faded_copies": 0}, "config.batch_size: 4 is more than the 3 pairs"),
-        ({"learning_rate": 0.5}, "was saved with another config: config.learning_rate 0.004 -> 0.5"),
+        ({"augment.faded_copies": -1}, "config.augment.faded_copies: -1 is too small"),
+        ({"batch_size": 4, "augment.faded_copies": 0}, "config.batch_size: 4 is more than the 3 pairs"),
+        (
+            {"optimizer.learning_rate": 0.5},
+            "was saved with another config: config.optimizer.learning_rate 0.004 -> 0.5",
+        ),
     ],
 )
 def test_users_errors_are_one_line(student, data, capsys, tmp_path, values, message):
-    workdir = student if "learning_rate" in values else tmp_path / "out"
+    workdir = student if "optimizer.learning_rate" in values else tmp_path / "out"
     values = {key: str(value).format(student=student) for key, value in values.items()}
     assert main(_flags(data, workdir, **values)) == 2
     error = capsys.readouterr().err

@@ -21,15 +21,14 @@ import pytest
 import quick_training
 from PIL import Image
 
-from langfuse_jax import Clip, Fuser, UserError
+from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
-from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.fusion import train_fusion
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog
-from langfuse_jax.training.loop import train
-from langfuse_jax.training.step import Recipe, TrainState, make_train_step
+from langfuse_jax.training.step import TrainState, init_state, make_train_step
 from langfuse_jax.weights.checkpoint import finished_steps, restore_params
 from langfuse_jax.weights.fusion import load_fusion
 
@@ -60,7 +59,7 @@ def whole(root, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         quick_training.patch(patch.setattr)
         workdir = tmp_path_factory.mktemp("whole") / "w"
-        return workdir, train(_config(root), workdir)
+        return workdir, train_fusion(_config(root), workdir)
 
 
 def _start(root, workdir, **values):
@@ -144,7 +143,7 @@ def test_sigterm_saves_and_ends_with_75(root, tmp_path, quick, monkeypatch, caps
     monkeypatch.setattr(TrainingLog, "write", write)
     handler = signal.getsignal(signal.SIGTERM)
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
-    assert main([*command, *quick_training.overrides(root, checkpoint_every=100)]) == 75
+    assert main([*command, *quick_training.overrides(root, checkpoint__every=100)]) == 75
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert finished_steps(tmp_path / "w" / "checkpoints") == [4]
     assert "stopped by SIGTERM before step 4, which is saved" in error
@@ -156,7 +155,7 @@ def test_sigterm_saves_and_ends_with_75(root, tmp_path, quick, monkeypatch, caps
 def test_sigterm_to_a_process_saves_and_ends_it_with_75(root, tmp_path, quick):
     metrics = tmp_path / "w" / "metrics.jsonl"
     # Long enough that it cannot end by itself; then a checkpoint of its own place is what goes on.
-    process = _start(root, tmp_path / "w", steps=100000, checkpoint_every=100000)
+    process = _start(root, tmp_path / "w", steps=100000, checkpoint__every=100000)
     _wait_for(process, lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=100)
@@ -169,20 +168,20 @@ def test_sigterm_to_a_process_saves_and_ends_it_with_75(root, tmp_path, quick):
 def test_resuming_repeats_the_training_exactly(root, whole, tmp_path, quick):
     shutil.copytree(whole[0], tmp_path / "w")
     shutil.rmtree(tmp_path / "w" / "checkpoints" / "12")
-    again = train(_config(root), tmp_path / "w")
+    again = train_fusion(_config(root), tmp_path / "w")
     jax.tree.map(np.testing.assert_array_equal, again.params, whole[1].params)
     _assert_same(tmp_path / "w", whole)
     # Started when all is done, it does nothing.
-    jax.tree.map(np.testing.assert_array_equal, train(_config(root), tmp_path / "w").params, again.params)
+    jax.tree.map(np.testing.assert_array_equal, train_fusion(_config(root), tmp_path / "w").params, again.params)
 
 
 def test_the_average_is_kept_resumed_and_used(root, whole, tmp_path, quick):
-    config = _config(root, ema=0.75)
-    state = train(config, tmp_path / "a")
+    config = _config(root, optimizer__ema=0.75)
+    state = train_fusion(config, tmp_path / "a")
     looking_on = partial(np.testing.assert_allclose, atol=1e-6)  # changes nothing, but is another program
     jax.tree.map(looking_on, state.params, whole[1].params)
     shutil.rmtree(tmp_path / "a" / "checkpoints" / "12")
-    resumed = train(config, tmp_path / "a")
+    resumed = train_fusion(config, tmp_path / "a")
     jax.tree.map(np.testing.assert_array_equal, state.average, resumed.average)
     jax.tree.map(np.testing.assert_array_equal, restore_params(tmp_path / "a"), state.average)
     jax.tree.map(np.testing.assert_array_equal, load_fusion(tmp_path / "a")[0], state.average)
@@ -213,10 +212,10 @@ def test_another_config_is_refused_but_for_override(root, whole, tmp_path, capsy
 def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, monkeypatch):
     losses = {0: 4.0, 2: 3.0, 4: 1.0, 6: 2.0, 8: float("nan"), 10: 2.5, 12: 2.0}
     monkeypatch.setattr(
-        "langfuse_jax.training.loop.make_validation", lambda *_: lambda params, frozen: {"loss": losses[taken.pop(0)]}
+        "langfuse_jax.training.fusion.make_validation", lambda *_: lambda params, frozen: {"loss": losses[taken.pop(0)]}
     )
     taken = list(losses)
-    train(_config(root), tmp_path / "w")
+    train_fusion(_config(root), tmp_path / "w")
     assert finished_steps(tmp_path / "w" / "checkpoints") == [4, 10, 12]
     best, last = Fuser.load(tmp_path / "w" / "checkpoints" / "4"), Fuser.load(tmp_path / "w")
     gap = [float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (best.params, last.params)), strict=True)]
@@ -226,12 +225,12 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, mo
 
 
 def test_validation_is_written_and_repeats(root, tmp_path, quick):
-    values = {"data.validation": "night", "validation_pairs": 3, "steps": 4}
-    train(_config(root, **values), tmp_path / "a")
+    values = {"data.validation": "night", "validation.pairs": 3, "steps": 4}
+    train_fusion(_config(root, **values), tmp_path / "a")
     lines = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 2, 4] and len({line["loss"] for line in lines}) == 3
     shutil.rmtree(tmp_path / "a" / "checkpoints" / "4")
-    train(_config(root, **values), tmp_path / "a")
+    train_fusion(_config(root, **values), tmp_path / "a")
     again = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
     assert again == lines
 
@@ -250,7 +249,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeyp
         return {"loss": 1.0}
 
     saves = []  # and what is judged before the first step
-    monkeypatch.setattr("langfuse_jax.training.loop.make_validation", lambda *_: validate)
+    monkeypatch.setattr("langfuse_jax.training.fusion.make_validation", lambda *_: validate)
     command = ["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w")]
     try:
         status = main([*command, *quick_training.overrides(root)])
@@ -286,10 +285,10 @@ def test_a_workdir_is_for_one_training_at_a_time(root, tmp_path, quick, capsys):
 
 def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys, quick):
     quick_training.draw_scenes(tmp_path, seeds=(0, 1, 2))
-    config = _config(tmp_path, steps=6, batch_size=1, ema=0.5)
+    config = _config(tmp_path, steps=6, batch_size=1, optimizer__ema=0.5)
     for role in ("visible", "infrared"):
         Image.new("L", (64, 48)).save(tmp_path / "night" / role / "1.png")
-    state = train(config, tmp_path / "w")
+    state = train_fusion(config, tmp_path / "w")
     assert int(state.skipped) == 2 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "is not finite" in line]
     assert len(warnings) == 2 and all("night/visible/1" in line and "(1 in a row" in line for line in warnings)
@@ -298,17 +297,16 @@ def test_black_scenes_are_skipped_by_name_and_end_the_training(tmp_path, capsys,
     for role in ("visible", "infrared"):
         for seed in (0, 2):
             Image.new("L", (64, 48)).save(tmp_path / "night" / role / f"{seed}.png")
-    config.max_skipped, config.steps = 3, 20
+    config.guard.max_skipped, config.steps = 3, 20
     with pytest.raises(UserError, match=r"step 7: .*3 steps in a row.*night/visible/\d; last good.*checkpoints/8\."):
-        train(config, tmp_path / "w", override=True)
+        train_fusion(config, tmp_path / "w", override=True)
 
 
-def test_a_step_that_is_not_finite_changes_only_the_counts(quick):
-    zero = jnp.int32(0)
+def test_a_step_that_is_not_finite_changes_only_the_counts():
     optimizer = optax.adam(0.1)
     params = {"w": jnp.ones(3)}
-    state = TrainState(zero, params, optimizer.init(params), params, zero, zero)
-    step = jax.jit(make_train_step(FusionNet(), Clip.load().vision, optimizer, Recipe({}), average_decay=0.5))
+    state = init_state(params, optimizer, average=True)
+    step = jax.jit(make_train_step(quick_training.loss, optimizer, average_decay=0.5))
     good, black = ({role: jnp.full((1, 4, 4, 1), level) for role in ("visible", "infrared")} for level in (0.5, 0))
     counts, states = [], [state]
     for batch in (good, black, black, good, black):
@@ -355,7 +353,9 @@ def test_the_guard_ends_a_run_that_learns_nothing(dead, words):
     for step, values in enumerate((dead, dead, {}, dead, dead)):
         guard.watch(step, _reported(**values))
     guard.watch(5, _reported(**dead))
-    with pytest.raises(UserError, match=rf"^step 5: {words}, for 3 steps in a row \(config.max_dead\).*none\. .*"):
+    with pytest.raises(
+        UserError, match=rf"^step 5: {words}, for 3 steps in a row \(config.guard.max_dead\).*none\. .*"
+    ):
         guard.look()
 
 
@@ -366,8 +366,8 @@ def test_a_training_run_whose_gradient_vanishes_ends_in_one_line(tmp_path, capsy
         total, terms = quick_training.loss(*arguments, **settings)
         return jax.lax.stop_gradient(total), terms
 
-    monkeypatch.setattr("langfuse_jax.training.step.fusion_loss", flat)
-    flags = quick_training.overrides(tmp_path, steps=9, max_dead=4)
+    monkeypatch.setattr("langfuse_jax.training.fusion.fusion_loss", flat)
+    flags = quick_training.overrides(tmp_path, steps=9, guard__max_dead=4)
     status = main(["train", "--config", str(quick_training.CONFIG), "--workdir", str(tmp_path / "w"), *flags])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and "step 3: the gradient is exactly zero, for 4 steps in a row" in error
@@ -380,7 +380,7 @@ import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ml_collections import ConfigDict
 from langfuse_jax.training import checkpoints
-from test_interruptions import small_state, Place
+from test_interruptions import small_state
 
 devices = int(sys.argv[2])
 assert len(jax.devices()) == devices
@@ -389,32 +389,12 @@ value = float(sys.argv[3])
 place = NamedSharding(mesh, P("data"))
 state = jax.tree.map(lambda x: jax.device_put(x, place if x.ndim else NamedSharding(mesh, P())), small_state(value))
 manager = checkpoints.open_checkpoints(sys.argv[1])
-iterator = Place(3)
-with checkpoints.closing(manager, iterator):
-    state, key = checkpoints.restore(manager, state, iterator, key=jax.random.key(7), config=ConfigDict({"a": 1}))
-    print(int(state.step), float(state.params["w"][5]), iterator.next, len(state.params["w"].sharding.device_set))
+with checkpoints.closing(manager):
+    state, key, _ = checkpoints.restore(manager, state, key=jax.random.key(7), config=ConfigDict({"a": 1}))
+    print(int(state.step), float(state.params["w"][5]), len(state.params["w"].sharding.device_set))
     state = state.replace(step=state.step + 1)
-    checkpoints.save(manager, state, Place(int(state.step)), key=key, config=ConfigDict({"a": 1}))
+    checkpoints.save(manager, state, key=key, config=ConfigDict({"a": 1}))
 """
-
-
-class Place:
-    """An iterator that is only a place."""
-
-    def __init__(self, place):
-        self.next = place
-
-    def get_state(self):
-        return json.dumps({"next_batch": self.next}).encode()
-
-    def set_state(self, state):
-        self.next = json.loads(state)["next_batch"]
-
-    def start_prefetch(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def small_state(value):
@@ -440,5 +420,5 @@ def test_restored_on_other_numbers_of_devices(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout.split())
-    assert printed == [["3", "15.0", "3", "8"], ["4", "15.0", "4", "1"], ["5", "15.0", "5", "2"]]
+    assert printed == [["3", "15.0", "8"], ["4", "15.0", "1"], ["5", "15.0", "2"]]
     assert restore_params(tmp_path)["w"][5] == 15.0

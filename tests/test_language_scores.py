@@ -8,7 +8,7 @@ import pytest
 from langfuse_jax import Clip
 from langfuse_jax.clip.words import embed
 from langfuse_jax.evaluation.language import LANGUAGE_SCORES, embed_images, language_scores
-from langfuse_jax.losses import language_driven_loss
+from langfuse_jax.losses import Words, language_driven_loss
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,10 @@ def clip():
 
 def test_worked_by_hand():
     visible, infrared, goal = 2 * jnp.eye(3)
-    texts = {"text_goal": goal, "text_visible": visible, "text_infrared": infrared}
     fused = jnp.stack([goal, visible, 3 * (goal + visible)])
-    scores = language_scores(fused, jnp.tile(visible, (3, 1)), jnp.tile(infrared, (3, 1)), **texts)
+    scores = language_scores(
+        fused, jnp.tile(visible, (3, 1)), jnp.tile(infrared, (3, 1)), Words(goal, visible, infrared)
+    )
     assert list(scores) == list(LANGUAGE_SCORES)
     half = 0.5**0.5
     np.testing.assert_allclose(scores["cos_goal"], [1, 0, half], atol=1e-6)
@@ -34,8 +35,7 @@ def test_worked_by_hand():
 
 def test_a_vector_without_length_has_no_cosine():
     zero, one = jnp.zeros((1, 3)), jnp.ones((1, 3))
-    texts = {f"text_{role}": jnp.ones(3) for role in ("goal", "visible", "infrared")}
-    scores = language_scores(zero, one, one, **texts)
+    scores = language_scores(zero, one, one, Words(*jnp.ones((3, 3))))
     assert [float(value[0]) for value in scores.values()] == [1, 0, 0, 0]
 
 
@@ -65,17 +65,16 @@ def test_scores_are_the_loss_and_can_be_differentiated(clip):
     images = rng.integers(0, 256, (3, 64, 80), np.uint8)
     colours = np.repeat(images[:, None, ..., None] / np.float32(255), 3, axis=-1)
     fused, visible, infrared = map(clip.encode_image, colours)
-    text = embed(clip)
-    texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ("goal", "visible", "infrared")}
+    words = embed(clip).words
     ours = embed_images(clip.vision, clip.params["vision"], images)[:, None]
-    scores = language_scores(*ours, **texts)
-    np.testing.assert_allclose(scores["LDL"], language_driven_loss(fused, visible, infrared, **texts), atol=1e-5)
+    scores = language_scores(*ours, words)
+    np.testing.assert_allclose(scores["LDL"], language_driven_loss(fused, visible, infrared, words), atol=1e-5)
     unit = fused[0] / jnp.linalg.norm(fused[0])
-    np.testing.assert_allclose(scores["cos_infrared"][0], unit @ texts["text_infrared"], atol=1e-5)
+    np.testing.assert_allclose(scores["cos_infrared"][0], unit @ words.infrared, atol=1e-5)
 
     def loss(image):
         first = embed_images(clip.vision, clip.params["vision"], image)
-        return language_scores(first, ours[1], ours[2], **texts)["LDL"][0]
+        return language_scores(first, ours[1], ours[2], words)["LDL"][0]
 
     slope = jax.jit(jax.grad(loss))(images[:1].astype(np.float32))
     assert np.isfinite(slope).all() and np.abs(slope).max() > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from langfuse_jax.losses import (
+    Words,
     entropy,
     feature_bank,
     grid_loss,
@@ -24,8 +25,8 @@ def reference(data_folder):
     return dict(np.load(data_folder / "loss_reference.npz"))
 
 
-def _texts(reference, dtype=jnp.float32):
-    return {f"text_{role}": jnp.asarray(reference[f"text_{role}"], dtype) for role in ("goal", "visible", "infrared")}
+def _words(reference):
+    return Words(*(jnp.asarray(reference[f"text_{role}"], jnp.float32) for role in Words._fields))
 
 
 def _images(reference):
@@ -34,7 +35,7 @@ def _images(reference):
 
 def test_terms_equal_the_published_numbers(reference):
     patches, selected = (jnp.asarray(reference[k], jnp.float32) for k in ("patch_fused", "patch_selected"))
-    total, terms = jax.jit(total_loss)(*_images(reference), patches, selected, **_texts(reference))
+    total, terms = jax.jit(total_loss)(*_images(reference), patches, selected, _words(reference))
     for name, published in (("whole", "global"), ("patch", "patch"), ("similarity", "similarity")):
         np.testing.assert_allclose(terms[name], reference[f"loss_{published}"], rtol=1e-5)
     np.testing.assert_allclose(total, reference["total"], rtol=1e-5)
@@ -45,7 +46,7 @@ def test_gradients_equal_the_published_numbers(reference):
     patches, selected = (jnp.asarray(reference[k], jnp.float32) for k in ("patch_fused", "patch_selected"))
 
     def loss(fused, patches):
-        return total_loss(fused, visible, infrared, patches, selected, **_texts(reference))[0]
+        return total_loss(fused, visible, infrared, patches, selected, _words(reference))[0]
 
     got = jax.jit(jax.grad(loss, argnums=(0, 1)))(fused, patches)
     for gradient, name in zip(got, ("grad_image_fused", "grad_patch_fused"), strict=True):
@@ -59,9 +60,7 @@ def test_direction_worked_by_hand():
         jnp.stack([5 * goal, 2 * visible, infrared]),
         jnp.stack([visible] * 3),
         jnp.stack([infrared] * 3),
-        text_goal=goal,
-        text_visible=3 * visible,
-        text_infrared=infrared,
+        Words(goal, 3 * visible, infrared),
     )
     # At a source: no direction from it (1/2), and 60 degrees between (visible - infrared) and (goal - infrared): 1/4.
     np.testing.assert_allclose(loss, [0.0, 0.75, 0.75], atol=1e-6)
@@ -79,9 +78,7 @@ def test_zero_directions_are_finite(case):
     goal = a if case == "goal is a source" else goal
 
     def loss(fused):
-        return language_driven_loss(
-            fused[None], a[None], b[None], text_goal=goal, text_visible=a, text_infrared=b
-        ).sum()
+        return language_driven_loss(fused[None], a[None], b[None], Words(goal, a, b)).sum()
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(fused)
     assert np.isfinite(value) and np.isfinite(gradient).all()
@@ -90,11 +87,11 @@ def test_zero_directions_are_finite(case):
 def test_filtered_patches_contribute_zero_and_still_count(reference):
     fused, visible, infrared = _images(reference)
     patches = jnp.asarray(reference["patch_fused"], jnp.float32)
-    rest = {"text_" + r: _texts(reference)["text_" + r] for r in ("goal", "visible", "infrared")}
+    words = _words(reference)
     every, none, first = (
-        total_loss(fused, visible, infrared, patches, jnp.arange(12.0) < n, **rest)[1]["patch"] for n in (12, 0, 1)
+        total_loss(fused, visible, infrared, patches, jnp.arange(12.0) < n, words)[1]["patch"] for n in (12, 0, 1)
     )
-    one = language_driven_loss(patches[:1], visible[:1], infrared[:1], **rest)
+    one = language_driven_loss(patches[:1], visible[:1], infrared[:1], words)
     assert none == 0 and every > first
     np.testing.assert_allclose(first, one[0] / 12, rtol=1e-6)
 

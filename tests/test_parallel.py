@@ -117,17 +117,18 @@ _VALIDATED = """
 import sys
 import jax, numpy as np, parallel_steps, quick_training
 from jax.sharding import Mesh
+from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.objective import Frozen, Recipe
 from langfuse_jax.training.parallel import replicate
-from langfuse_jax.training.step import Frozen, Recipe
 from langfuse_jax.training.validation import make_validation
 
 net, params = parallel_steps.networks("small")
 vision, clip = parallel_steps.small_clip()
-texts = dict(zip(("text_goal", "text_visible", "text_infrared"), np.float32(np.eye(3, 16)), strict=True))
-recipe, frozen = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5), Frozen(clip, texts, None)
-values = {"data.validation": "night", "validation_pairs": 5, "batch_size": 4}
+words = Words(*np.float32(np.eye(3, 16)))
+recipe, frozen = Recipe(PUBLISHED_WEIGHTS, patches=4, entropy_threshold=3.5), Frozen(clip, words, None)
+values = {"data.validation": "night", "validation.pairs": 5, "batch_size": 4}
 config = load_config(str(quick_training.CONFIG), quick_training.overrides(sys.argv[1], **values))
 found = []
 for devices in (1, 2):
@@ -190,10 +191,11 @@ def test_killing_a_process_ends_the_other(root, tmp_path, victim):
     start = time.monotonic()
     (_, error), _ = (pair[i].communicate(timeout=60) for i in (1 - victim, victim))
     assert time.monotonic() - start < 60 and pair[1 - victim].returncode not in (0, None)
-    # Either a collective fails, which Python tells, or JAX's runtime hears of it first and ends the process.
-    assert len(error.splitlines()) == 1, error
-    assert f"process {victim} is gone" in error or "this process lost the others" in error
-    assert "from the last checkpoint" in error or "from its last checkpoint" in error
+    # Either a collective fails, at a step or in a save, which Python reports, or JAX's runtime ends the process first.
+    ours = [line for line in error.splitlines() if line.startswith("langfuse-jax: error: ")]
+    by_runtime = "JAX distributed service detected fatal errors" in error
+    assert by_runtime or (len(ours) == 1 and "this process lost the others" in ours[0]), error
+    assert "checkpoint cannot be saved" not in error and "Traceback" not in error, error
 
 
 _BROKEN = """
@@ -227,8 +229,7 @@ def test_a_bug_in_a_process_ends_the_other(root, tmp_path, victim):
     assert f"this process, {victim} of 2, ends with ValueError: a bug, and so the others end; start all" in line
     _, error = pair[1 - victim].communicate(timeout=60)
     assert pair[1 - victim].returncode not in (0, None)
-    # A line of Python's where a collective fails, one of JAX's runtime, or both.
-    assert error and all(line.startswith("langfuse-jax: error: ") for line in error.splitlines()), error
+    assert "this process lost the others" in error or "JAX distributed service detected fatal errors" in error, error
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_sigterm_to_one_process_saves_and_ends_both_with_75(root, tmp_path):
 @pytest.mark.slow
 def test_only_process_0_writes_and_both_end_well(root, tmp_path):
     address = _address()
-    values = {"steps": 4, "checkpoint_every": 2, "data.validation": "night", "validation_pairs": 5, "scores.every": 2}
+    values = {"steps": 4, "checkpoint.every": 2, "data.validation": "night", "validation.pairs": 5, "scores.every": 2}
     pair = [_train(root, tmp_path / "w", address, index, **values) for index in range(2)]
     ends = _finish(*pair)
     flags = quick_training.overrides(root, batch_size=8, **values)
@@ -300,7 +301,7 @@ def test_only_process_0_writes_and_both_end_well(root, tmp_path):
 def test_what_does_not_divide_is_refused():
     with pytest.raises(UserError, match=r"config\.batch_size: 7 in 2 parts .* use a multiple of 2"):
         check_division(7, 2)
-    with pytest.raises(UserError, match=r"config\.accumulate: 0"):
+    with pytest.raises(UserError, match=r"config\.memory\.accumulate: 0"):
         check_division(8, 0)
     with pytest.raises(UserError, match=r"config\.parallel\.mode: 'tpu' is unknown; use one of jit, pmap"):
         compile_step(lambda **_: None, "tpu", data_mesh())
@@ -319,22 +320,3 @@ def test_what_does_not_divide_is_refused():
 def test_half_told_clusters_are_refused(told, message):
     with pytest.raises(UserError, match=message):
         join_cluster(*told)
-
-
-def test_the_runtimes_last_words_become_one_line(tmp_path):
-    report = (
-        "F1123 14:04:46 8555 client.h:80] Terminating process because the JAX distributed service detected fatal "
-        "errors. absl::Status: UNAVAILABLE: The following tasks are unhealthy:\n1\nThe tasks have crashed.\n\n"
-        "*** Check failure stack trace: ***\n    @     0x7fe5 absl::LogMessage()\n"
-    )
-    script = "import os, sys; from langfuse_jax.runtime import last_words as words; words.shorten(); "
-    script += "os.write(2, sys.argv[1].encode()); print('Python', file=sys.stderr)"
-    command = [sys.executable, "-c", script]
-    errors = [
-        subprocess.run([*command, text], capture_output=True, text=True).stderr.splitlines()
-        for text in ("a warning\n", report, report.replace("\n1\n", "leader task\n"))
-    ]
-    assert sorted(errors[0]) == ["Python", "a warning"]
-    for lines, gone in zip(errors[1:], (1, 0), strict=True):
-        (line,) = set(lines) - {"Python"}
-        assert line.startswith(f"langfuse-jax: error: process {gone} is gone") and "start all of them again" in line

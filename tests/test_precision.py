@@ -9,6 +9,7 @@ import pytest
 from transformers import CLIPConfig
 
 from langfuse_jax.evaluation.language import embed_images, language_scores
+from langfuse_jax.losses import Words
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.clip import init_params, towers
 from langfuse_jax.models.convolution import conv, conv_transpose
@@ -20,7 +21,7 @@ from langfuse_jax.training.augmentation.windows import augment_pairs, cut_patche
 IMAGE = jax.ShapeDtypeStruct((2, 48, 64, 1), jnp.float32)
 SQUARE = jax.ShapeDtypeStruct((2, 48, 48, 1), jnp.float32)
 GRAY, SIZES = jax.ShapeDtypeStruct((2, 48, 64), jnp.float32), jax.ShapeDtypeStruct((2, 2), jnp.int32)
-WORDS = dict.fromkeys(("text_goal", "text_visible", "text_infrared"), jax.ShapeDtypeStruct((16,), jnp.float32))
+WORDS = Words(*3 * [jax.ShapeDtypeStruct((16,), jnp.float32)])
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_language_scores():
     vision, _, params = small_clip(jnp.float32)
     assert_precise(products(lambda *a: embed_images(vision, *a), params["vision"], GRAY, SIZES))
     embeddings = [jax.ShapeDtypeStruct((2, 16), jnp.float32)] * 3
-    assert_precise(products(language_scores, *embeddings, **WORDS))
+    assert_precise(products(language_scores, *embeddings, WORDS))
 
 
 def test_metrics():

@@ -11,10 +11,11 @@ from safetensors.numpy import save_file
 
 from langfuse_jax import Clip, FusionNet
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
+from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import MEAN, STD
 from langfuse_jax.training.augmentation.windows import random_windows
-from langfuse_jax.training.step import Frozen, Recipe, objective
+from langfuse_jax.training.objective import Frozen, Recipe, objective
 from langfuse_jax.weights.ldfusion import fusion_from_torch, fusion_to_torch
 from langfuse_jax.weights.vgg import load_vgg19
 
@@ -139,7 +140,7 @@ def test_the_whole_loss_and_its_gradient(noise_level, seed, tmp_path, torch_mode
     clip = Clip.load(tmp_path)
     frozen = Frozen(
         clip=clip.params["vision"],
-        texts={f"text_{role}": jnp.asarray(vector, jnp.float32) for role, vector in texts.items()},
+        words=Words(**{role: jnp.asarray(vector, jnp.float32) for role, vector in texts.items()}),
         vgg=load_vgg19(tmp_path / "vgg19.safetensors"),
     )
 

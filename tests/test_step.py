@@ -12,14 +12,22 @@ import quick_training
 from parallel_steps import small_clip
 from recorded_keys import RecordedKeys
 
+from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import step
+from langfuse_jax.training import objective
 from langfuse_jax.training.augmentation.fade import fade
 from langfuse_jax.training.augmentation.windows import Windows, first_valid, random_windows
+from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.speed import Speed, peak_flops
-from langfuse_jax.training.step import Frozen, Recipe, TrainState, fusion_loss, make_gradient, make_train_step
+from langfuse_jax.training.step import (
+    init_state,
+    make_gradient,
+    make_train_step,
+    scale_by_rates,
+    without_gradient_where_zero,
+)
 
 
 class Blend(FusionNet):
@@ -33,6 +41,7 @@ class Blend(FusionNet):
 
 
 RECIPE = Recipe(PUBLISHED_WEIGHTS, patches=6, entropy_threshold=4.0)
+WORDS = Words(*np.float32(np.eye(3, 16)))
 PARAMS = {"params": {"mix": jnp.array([1.0, 2.0, 1.5])}}
 
 
@@ -40,14 +49,14 @@ PARAMS = {"params": {"mix": jnp.array([1.0, 2.0, 1.5])}}
 def gradient():
     """A function (recipe, accumulate) -> metrics and gradient of one batch, some of whose patches count."""
     vision, clip = small_clip()
-    texts = np.float32(np.eye(3, 16))
-    frozen = Frozen(clip, dict(zip(("text_goal", "text_visible", "text_infrared"), texts, strict=True)), None)
+    frozen = Frozen(clip, WORDS, None)
     crops = np.random.default_rng(0).uniform(size=(2, 4, 32, 32, 1)).astype(np.float32)
     crops[:, :, :, :20] = crops[:, :, :1, :1]
-    batch = {"visible": crops[0], "infrared": crops[1]}
+    batch = {"visible": crops[0], "infrared": crops[1], "place": np.arange(4)}
 
     def of(recipe=RECIPE, accumulate=1):
-        function = jax.jit(make_gradient(Blend(), vision, recipe, accumulate=accumulate))
+        loss = partial(fusion_loss, net=Blend(), vision=vision, recipe=recipe)
+        function = jax.jit(make_gradient(loss, accumulate=accumulate))
         return function(PARAMS, batch, jax.random.key(2), frozen)
 
     return of
@@ -85,14 +94,14 @@ def test_the_first_valid_windows_stand_for_all():
 
 
 def test_views_and_noise_belong_to_the_sample(gradient):
-    """Two processes' shares, one after the other, are the same samples as in the order of the stream."""
+    """Samples in another order are the same samples as long as they keep their places."""
     vision, clip = small_clip()
-    frozen = Frozen(clip, {f"text_{r}": jnp.eye(3, 16)[i] for i, r in enumerate(("goal", "visible", "infrared"))}, None)
+    frozen = Frozen(clip, WORDS, None)
     crops = np.random.default_rng(1).uniform(size=(2, 4, 32, 32, 1)).astype(np.float32)
     results = []
-    for processes, order in ((1, [0, 1, 2, 3]), (2, [0, 2, 1, 3])):
-        function = jax.jit(make_gradient(Blend(), vision, RECIPE, processes=processes))
-        batch = {"visible": crops[0][order], "infrared": crops[1][order]}
+    function = jax.jit(make_gradient(partial(fusion_loss, net=Blend(), vision=vision, recipe=RECIPE)))
+    for order in ([0, 1, 2, 3], [0, 2, 1, 3]):
+        batch = {"visible": crops[0][order], "infrared": crops[1][order], "place": np.array(order)}
         results.append(function(PARAMS, batch, jax.random.key(2), frozen))
     _assert_same(*results)
 
@@ -100,14 +109,14 @@ def test_views_and_noise_belong_to_the_sample(gradient):
 def test_no_key_of_a_step_is_used_twice(monkeypatch):
     """View, fading and noise of each of two samples, and the patch windows: streams that know nothing of each other."""
 
-    def objective(params, *drawn, **settings):
+    def total(params, *drawn, **settings):
         return sum(leaf.sum() for leaf in jax.tree.leaves(drawn)), {}
 
-    monkeypatch.setattr(step, "objective", objective)
-    batch = dict.fromkeys(("visible", "infrared"), jnp.ones((2, 4, 4, 1)))
+    monkeypatch.setattr(objective, "objective", total)
+    batch = {**dict.fromkeys(("visible", "infrared"), jnp.ones((2, 4, 4, 1))), "place": jnp.arange(2)}
     vision, clip = small_clip()
     modules = {"net": Blend(), "vision": vision, "recipe": RECIPE._replace(fading=0.5)}
-    loss = jax.jit(lambda key: fusion_loss({}, batch, jnp.arange(2), key, Frozen(clip, {}, None), **modules))
+    loss = jax.jit(lambda key: fusion_loss({}, batch, key, Frozen(clip, WORDS, None), **modules))
     keys = RecordedKeys()
     loss(keys.key(5))
     assert keys.reused() == {}
@@ -172,17 +181,57 @@ def test_a_cpu_has_no_known_peak():
     assert peak_flops() is None and peak_flops(2.0) == 2e12 * jax.device_count()
 
 
-def test_rates_are_factors_of_what_the_optimizer_says(monkeypatch):
-    quick_training.patch_loss(monkeypatch.setattr)
+def test_rates_are_factors_of_what_the_optimizer_says():
     params = {name: jnp.ones(3) for name in ("held", "slow", "partly", "free")}
     rates = {"held": np.float32(0), "slow": np.float32(0.2), "partly": np.float32([0, 1, 1]), "free": np.float32(1)}
-    optimizer = optax.sgd(0.5)
-    zero = jnp.int32(0)
-    train_step = jax.jit(make_train_step(FusionNet(), small_clip()[0], optimizer, Recipe({}), rates=rates))
-    state = TrainState(zero, params, optimizer.init(params), skipped=zero, skipped_in_a_row=zero)
+    optimizer = optax.chain(optax.sgd(0.5), scale_by_rates(rates))
+    loss = without_gradient_where_zero(quick_training.loss, rates)
     batch = {role: jnp.full((1, 4, 4, 1), 0.5) for role in ("visible", "infrared")}
-    new, metrics = train_step(state, batch, jax.random.key(0), None)
+    new, metrics = jax.jit(make_train_step(loss, optimizer))(
+        init_state(params, optimizer), batch, jax.random.key(0), None
+    )
     moved = {name: np.asarray(new.params[name] - params[name]) for name in params}
     assert (moved["free"] != 0).all() and not moved["held"].any() and metrics["gradient_norm"] > 0
     np.testing.assert_allclose(moved["slow"], 0.2 * moved["free"], rtol=1e-5)
     np.testing.assert_array_equal(moved["partly"], moved["free"] * [0, 1, 1])
+    _, grads = jax.jit(make_gradient(loss))(params, batch, jax.random.key(0), None)
+    assert not grads["held"].any() and (grads["slow"] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "computed"),
+    [
+        ({"guide": 1.0}, set()),
+        ({"perceptual": 1.0}, {"perceptual"}),
+        ({"whole": 1.0, "patch": 0.0}, {"wholes"}),
+        ({"patch": 1.0}, {"wholes", "patches"}),
+    ],
+)
+def test_a_term_without_weight_is_not_traced(weights, computed, monkeypatch):
+    """Neither the tower on whole crops, nor on patches, nor the features."""
+    traced = set()
+
+    def watched(name, function):
+        def call(*arguments, **settings):
+            traced.add(name)
+            return function(*arguments, **settings)
+
+        return call
+
+    vision, clip = small_clip()
+    monkeypatch.setattr(objective, "perceptual_loss", watched("perceptual", objective.perceptual_loss))
+    monkeypatch.setattr(objective, "cut_patches", watched("patches", objective.cut_patches))
+    monkeypatch.setattr(type(vision), "apply", watched("wholes", type(vision).apply))
+    loss = partial(fusion_loss, net=Blend(), vision=vision, recipe=RECIPE._replace(weights=weights))
+    crop = jax.ShapeDtypeStruct((2, 32, 32, 1), "float32")
+    batch = {"visible": crop, "infrared": crop, "place": jax.ShapeDtypeStruct((2,), "int32")}
+    _, (_, terms) = jax.eval_shape(
+        lambda *arguments: (0, make_gradient(loss)(*arguments)[::-1]),
+        PARAMS,
+        batch,
+        jax.random.key(0),
+        Frozen(clip, WORDS, None),
+    )
+    assert traced == computed
+    names = {name for name, weight in weights.items() if weight} | ({"selected"} if "patches" in computed else set())
+    assert set(terms) == names | {"loss", "fused_std"}

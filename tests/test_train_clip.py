@@ -23,7 +23,7 @@ from langfuse_jax.classical.pyramid import (
     pyramid_fuse,
 )
 from langfuse_jax.cli import main
-from langfuse_jax.compact_clip.batches import GOALS, PER_SCENE, batches, cut, facts
+from langfuse_jax.compact_clip.batches import GOALS, PER_SCENE, CameraScenes, cut, facts
 from langfuse_jax.compact_clip.cameras import other_cameras
 from langfuse_jax.compact_clip.captions import (
     CONCEPTS,
@@ -48,7 +48,7 @@ from langfuse_jax.compact_clip.report import auc
 from langfuse_jax.compact_clip.scenes import VARIANTS, load_scenes
 from langfuse_jax.compact_clip.tokenizer import learn_merges, make_tokenizer
 from langfuse_jax.compact_clip.train import draw_params
-from langfuse_jax.losses.language import language_driven_loss
+from langfuse_jax.losses import Words, language_driven_loss
 from langfuse_jax.models.clip import TextTower, VisionTower
 
 
@@ -153,8 +153,7 @@ def test_words_become_single_tokens():
 
 def test_facts_of_a_batch(folders):
     cameras = [load_scenes(folders / name) for name in ("one", "two")]
-    batch = next(batches(cameras, np.random.default_rng(0), count=4, side=24))
-    again = next(batches(cameras, np.random.default_rng(0), count=4, side=24))
+    batch, again = (CameraScenes(cameras, seed=0).batch(3, count=4, side=24) for _ in range(2))
     np.testing.assert_array_equal(batch.images, again.images)
     assert batch.images.shape == (4 * PER_SCENE, 24, 24) and batch.known.shape == (4 * PER_SCENE, len(CONCEPTS))
     scene = batch.known.reshape(4, PER_SCENE, -1)
@@ -300,9 +299,7 @@ def test_directions_are_those_of_the_language_driven_loss():
     images, texts = rng.standard_normal((3, 4, 8)), rng.standard_normal((3, 8))
     images, texts = (jnp.float32(x / np.linalg.norm(x, axis=-1, keepdims=True)) for x in (images, texts))
     cosines = jax.jit(directional_cosines)(images[:, 2:], images[:, 0], images[:, 1], texts, texts[0], texts[1])
-    loss = language_driven_loss(
-        images[:, 3], images[:, 0], images[:, 1], text_goal=texts[2], text_visible=texts[0], text_infrared=texts[1]
-    )
+    loss = language_driven_loss(images[:, 3], images[:, 0], images[:, 1], Words(texts[2], texts[0], texts[1]))
     np.testing.assert_allclose(1 - cosines[:, 1, 2], loss, atol=1e-5)
 
 
@@ -328,10 +325,13 @@ def test_each_part_starts_from_a_key_of_its_own():
 def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     def train(out, *more):
         config = {
-            "train_folders": (str(folders / "one"), str(folders / "two")),
-            "validation_folder": str(folders / "held"),
-            "batches": 3,
-            "warmup_batches": 1,
+            "data.root": folders,
+            "data.train": ("one", "two"),
+            "data.validation": "held",
+            "steps": 3,
+            "log.every": 1,
+            "checkpoint.every": 2,
+            "optimizer.warmup_steps": 1,
             "scenes_per_batch": 2,
             "model.embedding": 16,
             "model.vision.image_size": 24,
@@ -345,7 +345,7 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
             "model.text.num_hidden_layers": 1,
         }
         flags = [f"--config.{key}={value}" for key, value in config.items()]
-        assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", str(out), *flags, *more]) == 0
+        assert main(["train-clip", "--config", "compact_clip", "--out", str(out), *flags, *more]) == 0
         return Clip.load(out)
 
     first = train(tmp_path / "a")
@@ -354,19 +354,19 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     report = json.loads((tmp_path / "a" / "report.json").read_text())
     assert report["fingerprint"] == first.fingerprint and set(report["quality"]) < set(FAILURES)
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "langfuse-jax train-clip --config configs/compact_clip.py" in card and "one (2 pairs)" in card
+    assert "langfuse-jax train-clip --config compact_clip" in card and "one (2 pairs)" in card
     assert not [file for file in (tmp_path / "a").iterdir() if file.name.startswith(".")]
     assert train(tmp_path / "b").fingerprint == first.fingerprint
     assert train(tmp_path / "c", "--config.seed=1").fingerprint != first.fingerprint
 
 
 def test_bad_input(tmp_path, capsys):
-    flags = [f"--config.train_folders=('{tmp_path / 'none'}',)", "--out", str(tmp_path / "out")]
-    assert main(["train-clip", "--config", "configs/compact_clip.py", *flags]) == 2
+    flags = [f"--config.data.root={tmp_path / 'none'}", "--out", str(tmp_path / "out")]
+    assert main(["train-clip", "--config", "compact_clip", *flags]) == 2
     assert "no such folder" in capsys.readouterr().err
-    assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", "x", "--config.sceens=3"]) == 2
+    assert main(["train-clip", "--config", "compact_clip", "--out", "x", "--config.sceens=3"]) == 2
     assert "sceens" in capsys.readouterr().err
     wide = "--config.model.vision.hidden_size=128"  # not a multiple of the config's 9 heads
-    assert main(["train-clip", "--config", "configs/compact_clip.py", "--out", str(tmp_path / "wide"), wide]) == 2
+    assert main(["train-clip", "--config", "compact_clip", "--out", str(tmp_path / "wide"), wide]) == 2
     printed = capsys.readouterr().err
     assert "hidden_size=128" in printed and "num_attention_heads" in printed and not (tmp_path / "wide").exists()

@@ -28,10 +28,10 @@ from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.lossless import lossless_init
 from langfuse_jax.training.configs import load_config
-from langfuse_jax.training.log import TrainingLog
-from langfuse_jax.training.loop import train
+from langfuse_jax.training.fusion import train_fusion
+from langfuse_jax.training.log import TrainingLog, write_line
 from langfuse_jax.training.step import moving_average
-from langfuse_jax.training.validation import make_scores, write_line
+from langfuse_jax.training.validation import make_scores
 from langfuse_jax.weights.checkpoint import restore_params
 from langfuse_jax.weights.fusion import load_fusion
 
@@ -53,17 +53,17 @@ def root(tmp_path_factory):
 
 def _overrides(root, **values):
     values = {"data.root": root, "data.train": "('night',)", "data.validation": "night", "crop": 48, **values}
-    return [f"--config.{key}={value}" for key, value in values.items()]
+    return [f"--config.{key.replace('__', '.')}={value}" for key, value in values.items()]
 
 
 @pytest.fixture(scope="module")
 def trained(root, tmp_path_factory):
     """A work directory of six steps with a checkpoint before the fourth, and the final state."""
     workdir = tmp_path_factory.mktemp("work") / "a"
-    values = {"sheet.every": 3, "validation_pairs": 0}  # validation has a test of its own, in test_interruptions.py
-    overrides = _overrides(root, steps=6, warmup_steps=1, checkpoint_every=3, **values)
+    values = {"sheet.every": 3, "validation.pairs": 0}  # validation has a test of its own, in test_interruptions.py
+    overrides = _overrides(root, steps=6, optimizer__warmup_steps=1, checkpoint__every=3, **values)
     config = load_config(str(SMOKE), overrides)
-    return workdir, config, train(config, workdir, command="langfuse-jax train ...")
+    return workdir, config, train_fusion(config, workdir, command="langfuse-jax train ...")
 
 
 def test_a_training_leaves_what_it_promises(trained):
@@ -113,7 +113,7 @@ def test_resuming_repeats_the_training_exactly(trained):
     resumed = workdir.parent / "resumed"
     shutil.copytree(workdir, resumed)
     shutil.rmtree(resumed / "checkpoints" / "6")
-    again = train(config, resumed)
+    again = train_fusion(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
     lines = quick_training.metrics(workdir)
     assert quick_training.metrics(resumed) == lines
@@ -121,7 +121,7 @@ def test_resuming_repeats_the_training_exactly(trained):
     assert min(line["gradient_norm"] for line in lines) > 1 and min(line["fused_std"] for line in lines) > 0.01
     # Without the exported model the latest checkpoint serves.
     jax.tree.map(np.testing.assert_array_equal, restore_params(resumed), state.params)
-    restarted = train(config, resumed)
+    restarted = train_fusion(config, resumed)
     jax.tree.map(np.testing.assert_array_equal, restarted.params, state.params)
 
 
@@ -129,9 +129,9 @@ def test_resuming_repeats_the_training_exactly(trained):
 @pytest.mark.parametrize("seed", range(3))
 def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
     """The published recipe, scaled down: 300 steps, each with a gradient, and a lower validation loss."""
-    values = {"crop": 64, "batch_size": 2, "patches.count": 4, "steps": 300, "seed": seed, "log_every": 1}
-    values |= {"checkpoint_every": 300, "sheet.every": 300, "scores.every": 0, "validation_pairs": 3}
-    train(load_config(str(SMOKE.with_name("default.py")), _overrides(root, **values)), tmp_path / "w")
+    values = {"crop": 64, "batch_size": 2, "patches.count": 4, "steps": 300, "seed": seed, "log.every": 1}
+    values |= {"checkpoint.every": 300, "sheet.every": 300, "scores.every": 0, "validation.pairs": 3}
+    train_fusion(load_config(str(SMOKE.with_name("default.py")), _overrides(root, **values)), tmp_path / "w")
     lines = quick_training.metrics(tmp_path / "w")
     assert len(lines) == 300
     assert min(line["gradient_norm"] for line in lines) > 0.1 and min(line["fused_std"] for line in lines) > 0.01
@@ -142,9 +142,9 @@ def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
 @pytest.mark.slow
 def test_a_short_run_from_weights_that_fuse_keeps_the_picture(root, tmp_path):
     """Steps towards "bright" draw no grid, take no contrast away, and brighten: what notebooks/03 shows."""
-    values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint_every": 40}
+    values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint.every": 40}
     values |= {"init_from": ASSETS / "fusion", "prompts.goal": "('a clear and bright image',)"}
-    train(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")
+    train_fusion(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")
     visible, infrared = (np.asarray(Image.fromarray(x).convert("L")) / 255 for x in night_scene(240, 320, seed=100))
     sources = [jnp.asarray(x[None, ..., None], jnp.float32) for x in (visible, infrared)]
     before, after = (fuser(visible, infrared) for fuser in (Fuser.load(), Fuser.load(tmp_path / "w")))
@@ -172,7 +172,7 @@ def test_scores_are_those_of_the_images_that_the_fuser_makes(trained, tmp_path):
             Image.fromarray(pixels).convert("L").save(tmp_path / "ragged" / role / f"{number}.png")
     values = {"data.validation": "ragged", "scores.every": 1, "scores.metrics": "('EN', 'AG')"}
     config = load_config(str(SMOKE), _overrides(tmp_path, **values))
-    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], how_seen(config.crop))
+    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], 6, {"crop": config.crop})
     fuser, expected = Fuser.load(trained[0]), []
     for visible, infrared in pairs:
         gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (visible, infrared)]
@@ -188,8 +188,8 @@ def test_it_starts_from_a_training_that_has_only_checkpoints(root, trained, tmp_
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "checkpoints").symlink_to(trained[0] / "checkpoints")
-    overrides = _overrides(root, steps=1, learning_rate=0.0, init_from=unfinished)
-    train(load_config(str(SMOKE), overrides), tmp_path / "out")
+    overrides = _overrides(root, steps=1, optimizer__learning_rate=0.0, init_from=unfinished)
+    train_fusion(load_config(str(SMOKE), overrides), tmp_path / "out")
     ours, theirs = (jax.tree.leaves(load_fusion(folder)[0]) for folder in (tmp_path / "out", trained[0]))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -202,7 +202,7 @@ def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):
     vgg = tmp_path / "vgg19.safetensors"
     assert main(["convert", "vgg19", "--weights", str(tmp_path / "all.safetensors"), "--out", str(vgg)]) == 0
     overrides = _overrides(root, steps=1, vgg=vgg, clip_dtype="bfloat16", **{"sheet.every": 3, "data.validation": ""})
-    train(load_config(str(SMOKE), overrides), tmp_path / "w")
+    train_fusion(load_config(str(SMOKE), overrides), tmp_path / "w")
     line = json.loads((tmp_path / "w" / "metrics.jsonl").read_text())
     before = json.loads((trained[0] / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(line["perceptual"] / before["perceptual"] - 1) > 0.1
@@ -210,19 +210,19 @@ def test_vgg19_and_half_precision_through_the_config(root, trained, tmp_path):
         assert line[name] == pytest.approx(before[name], rel=0.05) and line[name] != before[name]
 
 
-@pytest.mark.parametrize(("name", "value"), [("init", "zeros"), ("fading", 1.0)])
+@pytest.mark.parametrize(("name", "value"), [("init", "zeros"), ("augment.fading", 1.0)])
 def test_a_start_that_is_unknown(root, tmp_path, name, value):
     with pytest.raises(UserError, match=f"config.{name}: '?{value}"):
-        train(load_config(str(SMOKE), _overrides(root, **{name: value})), tmp_path / "w")
+        train_fusion(load_config(str(SMOKE), _overrides(root, **{name: value})), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.slow
 def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, monkeypatch):
     quick_training.patch_loss(monkeypatch.setattr)
-    overrides = _overrides(root, steps=3, warmup_steps=1, init="lossless", **{"data.validation": ""})
+    overrides = _overrides(root, steps=3, optimizer__warmup_steps=1, init="lossless", **{"data.validation": ""})
     config = load_config(str(SMOKE), overrides)
-    params = flatten_dict(jax.device_get(train(config, tmp_path / "w").params)["params"], sep=".")
+    params = flatten_dict(jax.device_get(train_fusion(config, tmp_path / "w").params)["params"], sep=".")
     _, _, lossless_key = jax.random.split(jax.random.key(config.seed), 3)  # neither of steps nor of what it replaces
     start = flatten_dict(jax.device_get(lossless_init(lossless_key))["params"], sep=".")
     changed = {name: params[name] != start[name] for name in params}
@@ -246,7 +246,7 @@ def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, mon
 @pytest.mark.parametrize("name", ["float16", "half"])
 def test_unknown_clip_dtype(root, tmp_path, name):
     with pytest.raises(UserError, match=f"config.clip_dtype: '{name}'"):
-        train(load_config(str(SMOKE), _overrides(root, clip_dtype=name)), tmp_path / "w")
+        train_fusion(load_config(str(SMOKE), _overrides(root, clip_dtype=name)), tmp_path / "w")
 
 
 def test_text_of_another_clip_is_refused(root, tmp_path):
@@ -256,7 +256,7 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
     other.save(tmp_path / "t.npz")
     config = load_config(str(SMOKE), _overrides(root, text=tmp_path / "t.npz"))
     with pytest.raises(UserError, match=r"somebody/else.*compact"):
-        train(config, tmp_path / "w")
+        train_fusion(config, tmp_path / "w")
 
 
 @pytest.mark.parametrize(
@@ -264,9 +264,9 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
     [
         ("--config.nosuch=1", "--config.nosuch=1: the config"),
         ("--config.batchsize=4", "--config.batchsize=4: the config"),
-        ("--config.remat=perhaps", "--config.remat=perhaps"),
+        ("--config.memory.remat=perhaps", "--config.memory.remat=perhaps"),
         ("--config.seed=-1", "config.seed: -1 is too small; use 0 or more"),
-        ("--config.log_every=0", "config.log_every: 0 is too small; use 1 or more"),
+        ("--config.log.every=0", "config.log.every: 0 is too small; use 1 or more"),
         ("--config.data.train=3", "config.data.train: ('night', 3) are no strings"),
         ("--config.patches.fraction=0.5", "config.patches.fraction: (0.5,)"),
         ("--config.epochs=-1", "config.epochs: -1"),
@@ -281,9 +281,12 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.batch_size=40", "config.batch_size: 40"),
         ("--config.clip=./no/such/clip", "no/such/clip"),
         ("--config.vgg=no.safetensors", "no.safetensors"),
-        ("--config.zoom=0.5", "config.zoom: 0.5 is too small"),
-        ("--config.trainable=some", "config.trainable: 'some' is unknown"),
-        ("--config.trainable=spare", "config.trainable: 'spare' needs a start that draws losslessly"),
+        ("--config.augment.zoom=0.5", "config.augment.zoom: 0.5 is too small"),
+        ("--config.optimizer.trainable=some", "config.optimizer.trainable: 'some' is unknown"),
+        (
+            "--config.optimizer.trainable=spare",
+            "config.optimizer.trainable: 'spare' needs a start that draws losslessly",
+        ),
         ("--config.init_from=nowhere", "nowhere"),
         ("--config.text=no.npz", "no.npz"),
         ("--strange=1", "strange"),

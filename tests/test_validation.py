@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 from langfuse_jax import Clip, UserError
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import extend, how_seen
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import loop, validation
+from langfuse_jax.training import sheets, validation
 from langfuse_jax.training.configs import load_config
-from langfuse_jax.training.step import Frozen, Recipe
+from langfuse_jax.training.objective import Frozen, Recipe
 
-FROZEN = Frozen({}, {}, None)
+FROZEN = Frozen({}, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def alive(monkeypatch):
         return pair
 
     monkeypatch.setattr(validation, "read_scene", read)
-    monkeypatch.setattr(loop, "read_scene", read)
+    monkeypatch.setattr(sheets, "read_scene", read)
     return counts
 
 
@@ -53,8 +53,8 @@ def alive(monkeypatch):
 def validate(root, monkeypatch):
     """validate(settings) -> mean of the visible crops, each times a number drawn for its scene; and crops at a time."""
 
-    def loss(params, batch, places, key, frozen, *, net, vision, recipe):
-        draw = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place)))(places)
+    def loss(params, batch, key, frozen, *, net, vision, recipe):
+        draw = jax.vmap(lambda place: jax.random.uniform(jax.random.fold_in(key, place)))(batch["place"])
         return (draw * batch["visible"].mean((1, 2, 3))).mean(), {"drawn": draw.mean()}
 
     def run(**settings):
@@ -75,7 +75,7 @@ def validate(root, monkeypatch):
 
 
 def test_three_pairs_are_three_crops_of_three_scenes(root, validate, alive):
-    found, sizes = validate(batch_size=4, validation_pairs=3)
+    found, sizes = validate(batch_size=4, validation__pairs=3)
     expected = []
     for number in (0, 2, 4):
         pair = read_scene(list_scenes(root / "night")[number])
@@ -86,20 +86,20 @@ def test_three_pairs_are_three_crops_of_three_scenes(root, validate, alive):
 
 
 def test_each_scene_of_a_small_dataset_counts_once(validate):
-    all_of_them, sizes = validate(batch_size=4, validation_pairs=16)
+    all_of_them, sizes = validate(batch_size=4, validation__pairs=16)
     assert sizes == {3}  # two parts, of which the second has one to fill up
-    assert validate(batch_size=4, validation_pairs=5)[0] == all_of_them
+    assert validate(batch_size=4, validation__pairs=5)[0] == all_of_them
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 1), (2, 1), (4, 2), (4, 1), (256, 1)])
 def test_the_number_does_not_depend_on_the_batch(validate, batch_size, accumulate):
-    found, sizes = validate(batch_size=batch_size, accumulate=accumulate, validation_pairs=5)
-    np.testing.assert_allclose(found["loss"], validate(batch_size=3, validation_pairs=5)[0]["loss"], rtol=1e-6)
+    found, sizes = validate(batch_size=batch_size, memory__accumulate=accumulate, validation__pairs=5)
+    np.testing.assert_allclose(found["loss"], validate(batch_size=3, validation__pairs=5)[0]["loss"], rtol=1e-6)
     assert max(sizes) <= min(batch_size // accumulate, 5)
 
 
 def test_no_scene_stays_decoded(root, validate, alive):
-    validate(batch_size=4, validation_pairs=5)
+    validate(batch_size=4, validation__pairs=5)
     assert alive.reads == 10 and alive.most <= 2 and alive.now == 0
 
 
@@ -109,14 +109,15 @@ def test_scores_and_sheets_keep_no_scene(root, alive, tmp_path, monkeypatch):
     monkeypatch.setattr(FusionNet, "apply", lambda self, params, visible, infrared, sizes: (visible + infrared) / 2)
     scores = validation.make_scores(config, FusionNet())
     assert alive.reads == 0
-    found = scores({}, {"pad_multiple": 1, "worn_edge": 0})
-    means = [np.round(255 * np.mean(read_scene(scene), 0)).std() for scene in list_scenes(root / "night")]
+    found = scores({}, 0, {"crop": 32})
+    scenes = [[extend(image, **how_seen(32)) for image in read_scene(scene)] for scene in list_scenes(root / "night")]
+    means = [np.round(255 * np.mean(pair, 0)).std() for pair in scenes]
     np.testing.assert_allclose(found["SD"], np.mean(means), rtol=1e-5)
     assert alive.reads == 5 and alive.most <= 2 and alive.now == 0
-    draw = loop._sheet_drawer(config)
+    (sheet,) = sheets.make_sheet(config, tmp_path)
     assert alive.reads == 7 and alive.now == 0
-    monkeypatch.setattr(loop, "Fuser", lambda params, seen: lambda visible, infrared: visible)
-    assert draw({}, how_seen(32), tmp_path / "sheet.png") and (tmp_path / "sheet.png").exists()
+    monkeypatch.setattr(sheets, "Fuser", lambda params, metadata: lambda visible, infrared: visible)
+    assert sheet.take({}, 7, {"crop": 32}) == tmp_path / "step_000007.png" and (tmp_path / "step_000007.png").exists()
     assert alive.reads == 9 and alive.most <= 3 and alive.now == 0
 
 
@@ -125,7 +126,7 @@ def test_scenes_that_cannot_be_read_are_told_at_once(root, tmp_path, validate):
     path = tmp_path / "night" / "visible" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"1\.png: cannot be read"):
-        validate(**{"data.root": tmp_path, "validation_pairs": 3})
+        validate(**{"data.root": tmp_path, "validation.pairs": 3})
 
 
 def test_what_fills_up_may_be_not_finite(root, monkeypatch):
@@ -133,7 +134,7 @@ def test_what_fills_up_may_be_not_finite(root, monkeypatch):
     monkeypatch.setattr(
         validation, "fusion_loss", lambda p, batch, *_, **__: ((batch["visible"] / batch["visible"].mean()).mean(), {})
     )
-    values = {"data.validation": "night", "validation_pairs": 5, "batch_size": 3}
+    values = {"data.validation": "night", "validation.pairs": 5, "batch_size": 3}
     config = load_config(str(quick_training.CONFIG), quick_training.overrides(root, **values))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     validate = validation.make_validation(config, FusionNet(), Clip.load().vision, Recipe({}), mesh)

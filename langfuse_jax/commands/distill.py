@@ -7,7 +7,7 @@ from langfuse_jax.commands.flags import add_config, command_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
-    add_config(parser, "student.py")
+    add_config(parser, "student")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and the student go here")
 
 

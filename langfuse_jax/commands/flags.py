@@ -25,7 +25,9 @@ def add_compilation_cache(parser: argparse.ArgumentParser) -> None:
 
 def add_config(parser: argparse.ArgumentParser, example: str) -> None:
     """--config, whose values other flags may override: the command gets them as `args.overrides`."""
-    parser.add_argument("--config", required=True, metavar="FILE.py", help=f"a config such as configs/{example}")
+    parser.add_argument(
+        "--config", required=True, metavar="NAME", help=f"a config of the package such as {example}, or a file's path"
+    )
     parser.epilog = "Any value of the config can be overridden: --config.x=y"
     parser.set_defaults(takes_overrides=True)
 

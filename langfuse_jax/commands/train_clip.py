@@ -9,7 +9,7 @@ from langfuse_jax.commands.flags import add_config, command_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
-    add_config(parser, "compact_clip.py")
+    add_config(parser, "compact_clip")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model in Hugging Face format")
 
 

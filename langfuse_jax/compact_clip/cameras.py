@@ -1,9 +1,9 @@
 """Other cameras, drawn at random: what a patch of a source might look like had another camera taken it.
 
 Two or three cameras teach a modality by their own tone, contrast, sharpness and noise, which another camera's images
-contradict: without this a classifier that is all but sure of its training's cameras is wrong more often than right on
-those of VIFB. What is left when all four are drawn alike for both sources is what is seen: heat or light. Contrast
-alone is not always drawn alike, for thermal cameras do have less of it.
+contradict: without this a classifier that is all but sure of the cameras it was trained on is wrong more often than
+right on those of VIFB. What is left when all four are drawn alike for both sources is what is shown: heat or light.
+Contrast alone is not always drawn alike, for thermal cameras do have less of it.
 """
 
 import numpy as np
@@ -33,21 +33,22 @@ def other_cameras(
     return patches[0], patches[1]
 
 
-def _exposures(rng):
+def _exposures(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
     """Mean and contrast of the visible and the infrared: the same, or those of a thermal camera without gain control.
 
     Such a camera spreads its grays from the coldest to the hottest it can show, so that most scenes are a flat gray.
     """
 
-    def contrast(low, high):
+    def contrast(low: float, high: float) -> float:
         return np.exp(rng.uniform(np.log(low), np.log(high)))
 
     if rng.random() < 0.5:
-        return 2 * ((rng.uniform(0.25, 0.65), contrast(0.04, 0.25)),)
+        both = rng.uniform(0.25, 0.65), contrast(0.04, 0.25)
+        return both, both
     return (rng.uniform(0.15, 0.65), contrast(0.05, 0.28)), (rng.uniform(0.3, 0.6), contrast(0.015, 0.08))
 
 
-def _tone(patch, rng):
+def _tone(patch: Patch, rng: np.random.Generator) -> Patch:
     """A rising curve through four random values, in two patches of three; local equalisation, in one of three."""
     if rng.random() < 0.67:
         values = 0.8 * np.sort(rng.random(4)) + 0.2 * np.linspace(0.1, 0.9, 4)
@@ -60,7 +61,7 @@ def _tone(patch, rng):
     return patch
 
 
-def _optics(patch, rng):
+def _optics(patch: Patch, rng: np.random.Generator) -> Patch:
     """Softer or sharper, in two patches of three."""
     kind = rng.random()
     if kind < 0.4:
@@ -70,7 +71,7 @@ def _optics(patch, rng):
     return patch
 
 
-def _noise(patch, rng):
+def _noise(patch: Patch, rng: np.random.Generator) -> Patch:
     """Grain in two patches of three, fine or coarse; in one of five of these the columns differ, as thermal ones do."""
     if rng.random() > 0.67:
         return patch

@@ -10,31 +10,31 @@ from langfuse_jax.classical.pyramid import gaussian_blur
 Patch = Float32[np.ndarray, "s s"]
 
 
-def _blurry(patch, rng):
+def _blurry(patch: Patch, rng: np.random.Generator) -> Patch:
     return gaussian_blur(patch, rng.uniform(1.2, 3.5))
 
 
-def _noisy(patch, rng):
+def _noisy(patch: Patch, rng: np.random.Generator) -> Patch:
     noise = rng.standard_normal(patch.shape, dtype=np.float32)
     if rng.random() < 0.3:
         noise = gaussian_blur(noise, 0.75) * 2
     return patch + np.float32(rng.uniform(0.06, 0.2)) * noise
 
 
-def _dark(patch, rng):
+def _dark(patch: Patch, rng: np.random.Generator) -> Patch:
     return patch * np.float32(min(rng.uniform(0.05, 0.2) / max(patch.mean(), 0.01), 0.7))
 
 
-def _overexposed(patch, rng):
+def _overexposed(patch: Patch, rng: np.random.Generator) -> Patch:
     return patch * np.float32(rng.uniform(1.3, 2)) + np.float32(rng.uniform(0.3, 0.45))
 
 
-def _washed_out(patch, rng):
+def _washed_out(patch: Patch, rng: np.random.Generator) -> Patch:
     contrast = rng.uniform(0.02, 0.05) / max(patch.std(), 0.05)
     return np.float32(rng.uniform(0.3, 0.75)) + np.float32(contrast) * (patch - patch.mean())
 
 
-def _wave(side, rng, period):
+def _wave(side: int, rng: np.random.Generator, period: float) -> Patch:
     angle = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
     y, x = np.mgrid[:side, :side].astype(np.float32)
     phase = 2 * np.pi * (np.cos(angle) * x + np.sin(angle) * y) / period + rng.uniform(0, 6.3)
@@ -42,11 +42,11 @@ def _wave(side, rng, period):
     return (np.sign(wave) if rng.random() < 0.3 else wave).astype(np.float32)
 
 
-def _striped(patch, rng):
+def _striped(patch: Patch, rng: np.random.Generator) -> Patch:
     return patch + np.float32(rng.uniform(0.06, 0.25)) * _wave(len(patch), rng, rng.uniform(2.5, 14))
 
 
-def _checkered(patch, rng):
+def _checkered(patch: Patch, rng: np.random.Generator) -> Patch:
     y, x = np.mgrid[: len(patch), : len(patch)]
     if rng.random() < 0.5:
         half = rng.uniform(1, 4)
@@ -57,7 +57,7 @@ def _checkered(patch, rng):
     return patch + np.float32(rng.uniform(0.07, 0.25)) * grid.astype(np.float32)
 
 
-def _blocky(patch, rng):
+def _blocky(patch: Patch, rng: np.random.Generator) -> Patch:
     side, step = len(patch), int(rng.integers(4, 13))
     offset = rng.integers(0, step, 2)
     row, column = (np.minimum((np.arange(side) + o) // step, side // step) for o in offset)
@@ -66,17 +66,17 @@ def _blocky(patch, rng):
     return patch + np.float32(rng.uniform(0.75, 1)) * (mean[code].astype(np.float32) - patch)
 
 
-def _haloed(patch, rng):
+def _haloed(patch: Patch, rng: np.random.Generator) -> Patch:
     edges = patch - gaussian_blur(patch, rng.uniform(3, 6))
     return patch + np.float32(rng.uniform(1.5, 3.5)) * edges
 
 
-def _harsh(patch, rng):
+def _harsh(patch: Patch, rng: np.random.Generator) -> Patch:
     rough = patch + np.float32(rng.uniform(0, 0.01)) * rng.standard_normal(patch.shape, dtype=np.float32)
     return patch + np.float32(rng.uniform(2.5, 6)) * (rough - gaussian_blur(rough, rng.uniform(0.6, 1.3)))
 
 
-def _inverted(patch, rng):
+def _inverted(patch: Patch, rng: np.random.Generator) -> Patch:
     return 1 - patch
 
 

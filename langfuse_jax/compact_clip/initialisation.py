@@ -69,7 +69,7 @@ def convolutional_start(params: dict[str, Any], vision: VisionTower) -> dict[str
     return started
 
 
-def _moved(angle, down, right):
+def _moved(angle: Float[np.ndarray, " w"], down: int, right: int) -> Float[np.ndarray, "n n"]:
     """The matrix that turns the waves of a place, from the right, into those of the place `down` and `right` of it."""
     turn = np.concatenate([down * angle, right * angle])
     matrix = np.zeros((2 * len(turn), 2 * len(turn)))
@@ -78,5 +78,5 @@ def _moved(angle, down, right):
     return matrix
 
 
-def _float32(x) -> Float[Array, "..."]:
+def _float32(x: np.ndarray) -> Float[Array, "..."]:
     return jnp.asarray(x, jnp.float32)

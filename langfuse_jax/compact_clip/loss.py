@@ -177,8 +177,8 @@ def clip_loss(
         "naming": lambda: naming_loss(logits, truth),
         "contrast": lambda: balanced_sigmoid_loss(logits, truth),
         "direction": direction,
-        "image_heads": lambda: balanced_sigmoid_loss(named("image", image, 8), known),
-        "token_heads": lambda: token_loss(named("token", tokens, 12), known),
-        "text_heads": lambda: balanced_sigmoid_loss(named("text", sentence, 8), claims.astype(jnp.int8)),
+        "image_heads": lambda: balanced_sigmoid_loss(named("image", image, 8.0), known),
+        "token_heads": lambda: token_loss(named("token", tokens, 12.0), known),
+        "text_heads": lambda: balanced_sigmoid_loss(named("text", sentence, 8.0), claims.astype(jnp.int8)),
     }
     return weighted_sum([(name, weights[name], value) for name, value in terms.items()])

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
         pieces = [_merge(word, best) for word in pieces]
 
 
-def _merge(word, pair):
+def _merge(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
     merged: list[str] = []
     for piece in word:
         if merged and (merged[-1], piece) == pair:
@@ -34,7 +34,7 @@ def _merge(word, pair):
     return merged
 
 
-def _byte_symbols():
+def _byte_symbols() -> list[str]:
     """CLIP's printable stand-ins for the 256 bytes, in the order of its vocabulary."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -74,22 +74,22 @@ def paired(visible: Path, infrared: Path) -> list[Pair]:
     return pairs
 
 
-def _roles(folder):
+def _roles(folder: Path) -> tuple[Path, Path] | None:
     """The visible and the infrared folder in a folder, or None."""
     inside = _folders(folder)
     found = [[inside[name] for name in names if name in inside] for names in (VISIBLE, INFRARED)]
     for folders in found:
         if len(folders) > 1:
             raise UserError(f"{folders[0]} and {folders[1]}: which of them is meant? Move one of them away")
-    return tuple(folders[0] for folders in found) if all(found) else None
+    return (found[0][0], found[1][0]) if all(found) else None
 
 
-def _folders(folder):
+def _folders(folder: Path) -> dict[str, Path]:
     """The folders in a folder by their names in small letters."""
     with os.scandir(folder) as entries:
         return {entry.name.lower(): Path(entry.path) for entry in entries if entry.is_dir()}
 
 
-def _has_images(folder):
+def _has_images(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         return any(entry.name.lower().endswith(EXTENSIONS) for entry in entries)

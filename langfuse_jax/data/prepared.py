@@ -66,9 +66,9 @@ def read_record(record: Record) -> tuple[Float32[np.ndarray, "h w"], Float32[np.
         visible, infrared = (_NamedBytes(fields[role], f"{name}: {role}") for role in ("visible", "infrared"))
     except Exception as error:  # checksums and protocol buffers fail in many ways
         raise UserError(f"{name}: is damaged ({_reason(error)}); prepare {record.folder} again") from error
-    luma, heat = read_visible(visible)[0], read_infrared(infrared)
-    check_sizes({Path(str(visible)): luma.shape, Path(str(infrared)): heat.shape})
-    return luma, heat
+    luma, thermal = read_visible(visible)[0], read_infrared(infrared)
+    check_sizes({Path(str(visible)): luma.shape, Path(str(infrared)): thermal.shape})
+    return luma, thermal
 
 
 def record_size(record: Record) -> Size | None:
@@ -86,7 +86,7 @@ class _NamedBytes(io.BytesIO):
         super().__init__(content)
         self._name = name
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self._name
 
 
@@ -101,11 +101,11 @@ def _source(folder: Path, part: str) -> Any:
 
 @functools.cache  # opened once in each process that reads
 def _open_source(folder: Path, part: str) -> Any:
-    import tensorflow_datasets as tfds  # takes a second, which a training on plain folders does not need
+    import tensorflow_datasets as tfds  # takes a second, which a training run on plain folders does not need
 
     undecoded = {role: tfds.decode.SkipDecoding() for role in ("visible", "infrared")}
     return tfds.builder_from_directory(folder).as_data_source(split=part, decoders=undecoded)
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]

@@ -1,11 +1,11 @@
-"""The scenes to train on, by number: decoded once where memory allows, and passed over where they cannot be read."""
+"""The scenes to train on, by number: decoded once where memory allows, and skipped where they cannot be read."""
 
 import math
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -89,7 +89,7 @@ def check_crop(scenes: Iterable[Pair | Record], crop: int) -> None:
 
 @runtime_checkable
 class NamedScenes(Protocol):
-    """What a training draws from: images by number, as many as there are, and what to call each scene."""
+    """What a training run draws from: images by number, as many as there are, and what to call each scene."""
 
     def __len__(self) -> int: ...
 
@@ -119,16 +119,16 @@ class Scenes(Sequence):
         self._max_unreadable = min(max_unreadable, len(self._scenes) - 1)
         self._start()
 
-    def _start(self):
-        self._kept = {}
+    def _start(self) -> None:
+        self._kept: dict[int, GrayPair] = {}
         self._free = self._cache_bytes
-        self._unreadable = {}
+        self._unreadable: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self):  # for a worker process
+    def __getstate__(self) -> dict[str, Any]:  # for a worker process
         return {name: vars(self)[name] for name in ("_scenes", "_cache_bytes", "_max_unreadable")}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._start()
 
@@ -144,7 +144,7 @@ class Scenes(Sequence):
         folder = scene.folder.parent.name if isinstance(scene, Record) else scene.visible.parent
         return f"{folder}/{scene.stem}"
 
-    def _read(self, index):
+    def _read(self, index: int) -> tuple[int, GrayPair]:
         while True:
             if index in self._kept:
                 return index, self._kept[index]
@@ -152,20 +152,20 @@ class Scenes(Sequence):
                 try:
                     pair = read_scene(self._scenes[index])
                 except UserError as error:
-                    self._pass_over(index, error)
+                    self._skip(index, error)
                 else:
                     self._keep(index, pair)
                     return index, pair
             index = (index + 1) % len(self)
 
-    def _keep(self, index, pair):
+    def _keep(self, index: int, pair: GrayPair) -> None:
         size = sum(image.nbytes for image in pair)
         with self._lock:
             if index not in self._kept and size <= self._free:
                 self._free -= size
                 self._kept[index] = pair
 
-    def _pass_over(self, index, error):
+    def _skip(self, index: int, error: UserError) -> None:
         with self._lock:
             if index in self._unreadable:
                 return
@@ -179,4 +179,4 @@ class Scenes(Sequence):
                 ) from error
             self._unreadable[index] = str(error)
             count = f"{len(self._unreadable)} of at most {self._max_unreadable}"
-            tqdm.write(f"langfuse-jax: warning: {error}; passed over ({count})", file=sys.stderr)
+            tqdm.write(f"langfuse-jax: warning: {error}; skipped ({count})", file=sys.stderr)

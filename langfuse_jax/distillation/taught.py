@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ class TaughtScenes(Sequence):
     no others. Threads may read.
 
     Args:
-        scenes: to fuse. One that cannot be read is passed over as `Scenes` does it.
+        scenes: to fuse. One that cannot be read is skipped as `Scenes` does it.
         teacher: the fuser.
         folder: where the teacher's images go. Several datasets may share it.
 
@@ -72,15 +72,15 @@ class TaughtScenes(Sequence):
         sizes = [teacher.extended_size(self._scenes[i][0].shape) for i in missing]
         canvases = dict.fromkeys(plan(sizes, _CANVASES, program_pixels()), MAX_BATCH)
 
-        def write(index, _, fused):
+        def write(index: int, _: tuple, fused: Float32[np.ndarray, "h w"]) -> None:
             with atomic_write(self.path(index)) as file:
                 np.save(file, fused.astype(np.float16))
             progress.update()
 
-        def failed(_, error):
+        def failed(index: int, error: UserError) -> NoReturn:
             raise error
 
-        def read(index):
+        def read(index: int) -> tuple[Float32[np.ndarray, "h w"], None, Float32[np.ndarray, "h w"]]:
             visible, infrared = self._scenes[index]
             return visible, None, infrared
 

@@ -34,7 +34,7 @@ def unit(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*any d"]:
     return jnp.where(has_direction, x / jnp.sqrt(jnp.where(has_direction, squared, 1.0)), 0.0)
 
 
-def _distance(a: Float[Array, "*any d"], b: Float[Array, "*any d"]) -> Float[Array, "*any"]:
+def _distance(a: Float[Array, "... d"], b: Float[Array, "... d"]) -> Float[Array, "..."]:
     """(1 - cos(a, b)) / 2 along the last axis; 1/2 where either has no length."""
     return 0.5 * (1.0 - jnp.sum(unit(a) * unit(b), axis=-1))
 

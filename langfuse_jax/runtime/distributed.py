@@ -5,11 +5,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import jax
 
 from langfuse_jax.errors import Preempted, UserError
-from langfuse_jax.runtime import last_words
 
 # A process that is silent for so long is taken for dead, and the others end. JAX's own 100 s is longer than a minute.
 _HEARTBEAT_SECONDS = 30
@@ -23,10 +23,10 @@ def join_cluster(
     required: bool = False,
     shutdown_seconds: int = 300,
 ) -> None:
-    """Joins the processes of a training: those told, or those of a cluster that JAX recognises, or none.
+    """Joins the processes of a cluster: those given, or those that JAX recognises, or none.
 
     JAX recognises Cloud TPU pods, GKE, Slurm, Open MPI and Kubernetes. To be called before JAX computes anything. Where
-    one of them dies or is silent for half a minute, JAX ends the others; a line on stderr says so (see `last_words`).
+    one of them dies or is silent for half a minute, JAX ends the others and names it on stderr.
 
     Args:
         coordinator: "host:port" of process 0.
@@ -36,7 +36,7 @@ def join_cluster(
         shutdown_seconds: how long a process that is done waits for the others.
 
     Raises:
-        UserError: where some but not all of the three are told, and no cluster tells the rest; where the others cannot
+        UserError: where some but not all of the three are given, and no cluster knows the rest; where the others cannot
             be reached; where a cluster is required and none is found.
     """
     if jax.distributed.is_initialized():
@@ -68,10 +68,9 @@ def join_cluster(
             raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
         remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
         raise UserError(f"{told}: the processes cannot be joined ({reason}); {remedy}") from error
-    last_words.shorten()
 
 
-def _no_cluster(error):
+def _no_cluster(error: Exception) -> bool:
     """Whether JAX found no cluster, or was in use already (as in a notebook), where there is nothing to join."""
     return "coordinator_address should be defined" in str(error) or "must be called before" in str(error)
 
@@ -121,7 +120,7 @@ def end_together(name: object) -> Iterator[None]:
         )
 
 
-def _end(problem, status):
+def _end(problem: str, status: int) -> NoReturn:
     """Ends this process with one line, without the others, for whom a normal end would wait."""
     print(f"langfuse-jax: error: {problem}", file=sys.stderr, flush=True)
     sys.stdout.flush()

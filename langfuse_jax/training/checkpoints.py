@@ -75,8 +75,8 @@ def _save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
         usable = f"the one of step {done[-1]} stays usable" if done else "there is none before it"
         reason = " ".join(str(error).split())[-200:]
         raise UserError(
-            f"{manager.directory}: a checkpoint cannot be saved ({reason}); {usable}: free space there and run the "
-            "same command again"
+            f"{manager.directory}: a checkpoint cannot be saved ({reason}); {usable}: check the space and the "
+            "rights there and run the same command again"
         ) from error
 
 
@@ -148,7 +148,7 @@ def check_space(workdir: str | Path, state: TrainState) -> None:
         ) from error
 
 
-def _check_space(folder: Path, state: TrainState) -> None:
+def _check_space(folder: str | os.PathLike, state: TrainState) -> None:
     # Found out beforehand, a full disk costs no half-written files.
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(folder).free
     if needed > free:
@@ -194,7 +194,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def _check_config(folder: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+def _check_config(folder: str | os.PathLike, saved: dict[str, Any], current: dict[str, Any]) -> None:
     saved, current = _flat(saved), _flat(current)
     differing = [
         f"{name} {saved.get(name, _ABSENT)!r} -> {current.get(name, _ABSENT)!r}"

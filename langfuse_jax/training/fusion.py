@@ -212,7 +212,8 @@ def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
 def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
     """The parameters to start from."""
     if config.init_from:
-        params = jax.device_get(Fuser.load(config.init_from).params)
+        packaged = config.init_from == "fusion" and not Path(config.init_from).exists()
+        params = jax.device_get(Fuser.load(None if packaged else config.init_from).params)
         refuse_student(params, f"config.init_from: {config.init_from}")
         return params
     if config.init == "lossless":

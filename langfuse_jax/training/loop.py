@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -35,6 +35,7 @@ LEAST: dict[int, tuple[str, ...]] = {
 }
 
 
+@runtime_checkable
 class Batches(Protocol):
     """The data of a training run: numbered batches, each a dictionary of arrays divided along their first axis."""
 

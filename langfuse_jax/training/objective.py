@@ -155,7 +155,7 @@ def objective(
         of_visible, of_infrared = jnp.split(jax.lax.stop_gradient(embed(jnp.concatenate([visible, infrared]))), 2)
         return of_fused, of_visible, of_infrared
 
-    def patches() -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    def patches() -> tuple[Float[Array, "n d"], Float[Array, " n"] | Bool[Array, " n"]]:
         chosen = windows
         counts = valid = _by_chunks(informative_patches, windows, recipe.clip_chunk)
         watched["selected"] = valid.mean()

@@ -26,7 +26,7 @@ def make_sheet(config: ConfigDict, folder: Path) -> list[Look]:
         return []
     pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)]
     # One size for all, so that the network is compiled once.
-    h, w = np.min([read_scene(pair)[0].shape for pair in pairs], axis=0)
+    h, w = map(min, zip(*(read_scene(pair)[0].shape for pair in pairs), strict=True))
 
     def draw(params: PyTree, step: int, trained_with: Mapping[str, Any]) -> Path:
         images = [[_centre(image, h, w) for image in read_scene(pair)] for pair in pairs]

@@ -56,7 +56,7 @@ def without_gradient_where_zero(loss_fn: LossFn, rates: PyTree) -> LossFn:
     """`loss_fn`, where parameters all of whose `rates` (numpy) are 0 get a gradient of 0 that costs nothing."""
 
     def loss(params: PyTree, *arguments: Any) -> tuple[Float[Array, ""], Metrics]:
-        def kept(leaf: Array, rate: np.ndarray) -> Array:
+        def kept(leaf: Array, rate: np.ndarray | np.generic) -> Array:
             return leaf if rate.any() else jax.lax.stop_gradient(leaf)
 
         return loss_fn(jax.tree.map(kept, params, rates), *arguments)

@@ -4,7 +4,7 @@ from langfuse_jax.data.builders.pairs import PairsBuilder
 
 
 class M3fd(PairsBuilder):
-    """The archive M3FD_Fusion or M3FD_Detection as it is: `Vis` and `Ir` (annotations are passed over)."""
+    """The archive M3FD_Fusion or M3FD_Detection as it is: `Vis` and `Ir` (annotations are skipped)."""
 
     name = "m3fd"
     TITLE = "Pairs of many scenes and weathers, up to 1024x768: 300 for fusion, or the 4200 annotated for detection."

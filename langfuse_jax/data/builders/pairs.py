@@ -16,7 +16,7 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     A record holds "name" and the bytes of the two image files, "visible" and "infrared", as they are: nothing is
     decoded, so no tensorflow is needed and nothing is lost. Records keep the order of the folder, sorted by name, so
-    that a training sees the same batches of a folder and of the dataset prepared from it; the names are in
+    that a training run sees the same batches of a folder and of the dataset prepared from it; the names are in
     metadata.json too, for when a record is damaged.
     """
 

@@ -22,7 +22,7 @@ class Tno(PairsBuilder):
     LICENCE = "See the homepage for the licence of the data."
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Download TNO_Image_Fusion_Dataset.zip from https://figshare.com/articles/dataset/TNO_Image_Fusion_Dataset/1008029"
-        ", unpack it and give its folder, with Athena_images/ and others; its video sequences are passed over."
+        ", unpack it and give its folder, with Athena_images/ and others; its video sequences are skipped."
     )
 
     def pairs(self, source: Path) -> dict[str, list[Pair]]:

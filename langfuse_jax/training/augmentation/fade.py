@@ -27,5 +27,5 @@ def mixed(images: Numbers, shares_and_grays: Numbers, most: float | np.floating)
     >>> mixed(np.ones((1, 1, 1)), np.array([1.0, 0.5]).reshape(2, 1, 1, 1), most=0.5).ravel().tolist()
     [0.75]
     """
-    share, gray = shares_and_grays
-    return (images + most * (2 * share - 1) * (gray - images)).clip(0, 1)
+    shares, grays = shares_and_grays
+    return (images + most * (2 * shares - 1) * (grays - images)).clip(0, 1)

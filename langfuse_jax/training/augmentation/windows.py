@@ -47,7 +47,9 @@ def cut_patches(images: Float[Array, "b h w 1"], windows: Windows, size: int) ->
     """
     if windows.centre.ndim == 3:
 
-        def cut(image, matrices, centre):
+        def cut(
+            image: Float[Array, "h w 1"], matrices: Float[Array, "p 2 3"], centre: Float[Array, "p 2"]
+        ) -> Float[Array, "p size size 1"]:
             return sample_views(image, matrices, size=size, centre=centre, side=windows.side)
 
         return jax.vmap(cut)(images, windows.matrices, windows.centre)
@@ -71,9 +73,9 @@ def first_valid(windows: Windows, valid: Bool[Array, "b p"], count: int) -> tupl
     """
     chosen = jnp.argsort(~valid, axis=1, stable=True)[:, :count]
     kept = jnp.take_along_axis(valid, chosen, axis=1)
-    share = valid.mean(axis=1) / jnp.maximum(kept.mean(axis=1), 1 / count)
+    weight = valid.mean(axis=1) / jnp.maximum(kept.mean(axis=1), 1 / count)
     picked = Windows(windows.matrices[chosen], windows.centre[chosen], windows.side)
-    return picked, kept * share[:, None]
+    return picked, kept * weight[:, None]
 
 
 def augment_pairs(
@@ -88,7 +90,7 @@ def augment_pairs(
     size = visible.shape[1]
     middle = jnp.full((1, 2), size / 2)
 
-    def view(key, pair):
+    def view(key: Key[Array, ""], pair: Float[Array, "s s 2"]) -> Float[Array, "s s 2"]:
         return sample_views(pair, random_affine(key, 1), size=size, centre=middle, side=float(size))[0]
 
     pairs = jax.vmap(view)(keys, jnp.concatenate([visible, infrared], axis=-1))
