@@ -82,7 +82,13 @@ def test_folders_of_scenes_and_baselines(tmp_path):
         write_baselines(tmp_path / "nowhere", tmp_path / "drawn/infrared", tmp_path / "out")
 
 
-def test_curves_of_a_training(tmp_path):
-    terms = {"loss": 1.0, "whole": 1.0, "patch": 1.0, "similarity": 0.5, "perceptual": 0.1, "gradient_norm": 2.0}
-    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps({"step": step, **terms}) for step in range(3)))
-    assert min(plot_training(tmp_path).size) > 100
+def test_curves_of_training_runs(tmp_path):
+    """One with the published terms and one with a guide alone: a panel for each term that either has."""
+    published = {"loss": 1.0, "whole": 1.0, "patch": 1.0, "similarity": 0.5, "perceptual": 0.1, "gradient_norm": 2.0}
+    guided = {"loss": 1.0, "guide": 1.0, "gradient_norm": 2.0}
+    for name, terms in (("a", published), ("b", guided)):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps({"step": step, **terms}) for step in range(3)]
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines))
+    heights = [plot_training(*(tmp_path / name for name in names)).size[1] for names in ("b", "a", "ab")]
+    assert heights[0] * 3 == heights[1] / 2 * 3 == heights[2]  # one, two and three rows of panels

@@ -14,6 +14,7 @@ from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import ROLES, TextEmbeddings
 
 Gray = Float32[np.ndarray, "h w"]
+_CURVES = ("loss", "whole", "patch", "similarity", "perceptual", "guide", "grid", "gradient_norm")
 _COLORS = {"visible": "tab:blue", "infrared": "tab:red", "goal": "tab:green"}
 
 
@@ -121,20 +122,26 @@ def plot_matrix(
 
 
 def plot_training(workdir: str | Path, *others: str | Path) -> Image.Image:
-    """The total and the four terms of `metrics.jsonl` of one or several work directories, a panel each, over steps.
+    """The total and the terms of `metrics.jsonl` of one or several work directories, a panel each, over steps.
 
     Example::
 
         plot_training("runs/mine", "runs/other").save("curves.png")
     """
-    names = ("loss", "whole", "patch", "similarity", "perceptual", "gradient_norm")
-    figure, panels = _figure(11, 5.2, 2, 3)
-    for folder in map(Path, (workdir, *others)):
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for panel, name in zip(panels, names, strict=True):
-            panel.plot([line["step"] for line in lines], [line[name] for line in lines], label=folder.name)
-            panel.set_title(name.replace("_", " "), fontsize=10)
-    for panel in panels[3:]:
+    folders = [Path(folder) for folder in (workdir, *others)]
+    runs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
+    names = [name for name in _CURVES if any(name in line for lines in runs for line in lines)]
+    rows = -(-len(names) // 3)
+    figure, panels = _figure(11, 2.6 * rows, rows, 3)
+    for panel, name in zip(panels, names, strict=False):
+        for i, (folder, lines) in enumerate(zip(folders, runs, strict=True)):
+            values = [line.get(name) for line in lines]
+            if any(value is not None for value in values):
+                panel.plot([line["step"] for line in lines], values, color=f"C{i}", label=folder.name)
+        panel.set_title(name.replace("_", " "), fontsize=10)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    for panel in panels[-3:]:
         panel.set_xlabel("step")
     panels[0].legend(fontsize=8)
     return _picture(figure)
