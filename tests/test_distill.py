@@ -27,6 +27,7 @@ from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
+from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.weights.fusion import load_fusion, save_fusion
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "student.py"
@@ -203,6 +204,14 @@ def test_it_goes_on_where_it_was_stopped(student, data, tmp_path):
     for a, b in zip(*(jax.tree.leaves(load_fusion(f)[0]) for f in (student, tmp_path / "again")), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_workdir_is_for_one_training_run_at_a_time(data, tmp_path, capsys):
+    with locked(tmp_path):
+        before = sorted(tmp_path.iterdir())
+        assert main(_flags(data, tmp_path)) == 2
+        assert sorted(tmp_path.iterdir()) == before
+    assert f"{tmp_path}: is in use by process" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The training of the compact CLIP: its images, its sentences, its losses, and a whole small run."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -50,6 +51,7 @@ from langfuse_jax.compact_clip.tokenizer import learn_merges, make_tokenizer
 from langfuse_jax.compact_clip.train import draw_params
 from langfuse_jax.losses import Words, language_driven_loss
 from langfuse_jax.models.clip import TextTower, VisionTower
+from langfuse_jax.runtime.workdir_lock import locked
 
 
 def pair(rng, shape=(90, 110)):
@@ -323,7 +325,7 @@ def test_each_part_starts_from_a_key_of_its_own():
 
 
 def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
-    def train(out, *more):
+    def run(out, *more):
         config = {
             "data.root": folders,
             "data.train": ("one", "two"),
@@ -345,7 +347,10 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
             "model.text.num_hidden_layers": 1,
         }
         flags = [f"--config.{key}={value}" for key, value in config.items()]
-        assert main(["train-clip", "--config", "compact_clip", "--out", str(out), *flags, *more]) == 0
+        return main(["train-clip", "--config", "compact_clip", "--out", str(out), *flags, *more])
+
+    def train(out, *more):
+        assert run(out, *more) == 0
         return Clip.load(out)
 
     first = train(tmp_path / "a")
@@ -356,7 +361,18 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     card = (tmp_path / "a" / "README.md").read_text()
     assert "langfuse-jax train-clip --config compact_clip" in card and "one (2 pairs)" in card
     assert not [file for file in (tmp_path / "a").iterdir() if file.name.startswith(".")]
+    # Stopped after its second step, it resumes to the same model.
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "checkpoints" / "3")
+    (tmp_path / "b" / "model.safetensors").unlink()
     assert train(tmp_path / "b").fingerprint == first.fingerprint
+    assert f"{tmp_path / 'b'}: resuming from step 2" in capsys.readouterr().err
+    steps = [[json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "ab"]
+    assert [line["step"] for line in steps[0]] == [0, 1, 2] and steps[0][2]["gradient_norm"] > 0
+    assert steps[0][2]["loss"] == steps[1][2]["loss"]
+    with locked(tmp_path / "b"):
+        assert run(tmp_path / "b") == 2
+    assert f"{tmp_path / 'b'}: is in use by process" in capsys.readouterr().err
     assert train(tmp_path / "c", "--config.seed=1").fingerprint != first.fingerprint
 
 

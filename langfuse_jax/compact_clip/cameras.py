@@ -7,15 +7,15 @@ Contrast alone is not always drawn alike, for thermal cameras do have less of it
 """
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from langfuse_jax.classical.pyramid import equalise, gaussian_blur
 
-Patch = Float32[np.ndarray, "s s"]
+Patch = Float[np.ndarray, "s s"]
 
 
 def other_cameras(
-    colours: Float32[np.ndarray, "3 s s"], infrared: Patch, rng: np.random.Generator
+    colours: Float[np.ndarray, "3 s s"], infrared: Patch, rng: np.random.Generator
 ) -> tuple[Patch, Patch]:
     """Both sources of a window in [0, 1], each by a camera drawn for it.
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float
 
 from langfuse_jax.classical.pyramid import gaussian_blur
 
-Patch = Float32[np.ndarray, "s s"]
+Patch = Float[np.ndarray, "s s"]
 
 
 def _blurry(patch: Patch, rng: np.random.Generator) -> Patch:
