@@ -1,6 +1,7 @@
 """Infrared-visible image fusion whose training objective is written in words."""
 
 from importlib import import_module
+from typing import Any
 
 from langfuse_jax._version import __version__
 
@@ -13,16 +14,19 @@ _HOME = {
     "StudentNet": "langfuse_jax.models.student",
     "TextEmbeddings": "langfuse_jax.clip.words",
     "UserError": "langfuse_jax.errors",
+    "evaluate_folders": "langfuse_jax.evaluation.folders",
+    "fuse_folders": "langfuse_jax.inference.folders",
+    "fuse_video": "langfuse_jax.inference.video",
 }
 
-__all__ = ["Clip", "CutPrompt", "Fuser", "FusionNet", "StudentNet", "TextEmbeddings", "UserError", "__version__"]
+__all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'langfuse_jax' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

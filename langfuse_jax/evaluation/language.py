@@ -3,13 +3,17 @@
 These are scores of one CLIP and three sentences: compare them only where both are the same.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, Real
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32, Real
 
+from langfuse_jax.clip.pretrained import Clip
+from langfuse_jax.clip.words import ROLES, TextEmbeddings
 from langfuse_jax.losses.language import language_driven_loss, unit
 from langfuse_jax.models.clip import VisionTower
 
@@ -76,6 +80,30 @@ def language_scores(
     }
 
 
+def score_language(clip: Clip, text: TextEmbeddings) -> Callable[..., dict[str, Float[Array, " b"]]]:
+    """The function (fused, visible, infrared, sizes) -> `language_scores` of gray images in 0-255 on canvases.
+
+    Example::
+
+        clip = Clip.load()
+        scores = score_language(clip, embed(clip))(fused, visible, infrared, np.int32([[480, 640]]))
+    """
+    texts = {f"text_{role}": jnp.asarray(getattr(text, role)) for role in ROLES}
+    compiled = jax.jit(language_scores)
+
+    def scores(
+        fused: Real[np.ndarray, "b h w"],
+        visible: Real[np.ndarray, "b h w"],
+        infrared: Real[np.ndarray, "b h w"],
+        sizes: Int32[np.ndarray, "b 2"],
+    ) -> dict[str, Float[Array, " b"]]:
+        images, rows = np.concatenate([fused, visible, infrared]), np.concatenate([sizes] * 3)
+        embeddings = embed_images(clip.vision, clip.params["vision"], images, rows)
+        return compiled(*embeddings.reshape(3, len(fused), -1), **texts)
+
+    return scores
+
+
 @partial(jax.jit, static_argnums=0)
 def embed_images(
     vision: VisionTower, params: dict, images: Real[Array, "b h w"], sizes: Int32[Array, "b 2"] | None = None
@@ -100,7 +128,7 @@ def embed_images(
     return cast(Array, vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1)))
 
 
-def _sampling(side, length, true_length):
+def _sampling(side: int, length: int, true_length: Int[Array, ""]) -> Float[Array, "side length"]:
     """(side, length) weights that resize the first `true_length` of `length` pixels; half-pixel centres."""
     at = (jnp.arange(side) + 0.5) * (true_length / side) - 0.5
     at = jnp.clip(at, 0, true_length - 1)

@@ -12,6 +12,9 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import EXTENSIONS, MAX_SIDE, Limits, header_size, read_infrared, read_visible
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
+# Luma and chroma (None: gray) of a visible image, and an infrared image.
+Sources = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]
+
 
 class Pair(NamedTuple):
     """One scene seen twice."""
@@ -143,9 +146,7 @@ def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
     return images
 
 
-def read_pair(
-    pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE
-) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]:
+def read_pair(pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE) -> Sources:
     """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
 
     Raises UserError, naming both files, where they differ in size, and as the readers do.
