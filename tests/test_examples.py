@@ -33,6 +33,7 @@ ENTRY_POINTS = (
     "images.encoding",
     "images.files",
     "images.pairs",
+    "images.ragged",
     "images.sheet",
     "inference.fuser",
     "inference.video",

@@ -170,12 +170,12 @@ def metric_table(pair, fused: Path) -> str:
     """
     import numpy as np
 
-    from langfuse_jax.evaluation.scoring import read_scene
+    from langfuse_jax.evaluation.scoring import read_gray_scene
     from langfuse_jax.images.files import to_uint8
     from langfuse_jax.images.pairs import FusedPair
     from langfuse_jax.metrics import METRICS, USUAL, evaluate
 
-    visible, infrared, image = read_scene(FusedPair(pair.stem, pair.visible, pair.infrared, (fused,)))
+    visible, infrared, image = read_gray_scene(FusedPair(pair.stem, pair.visible, pair.infrared, (fused,)))
     average = to_uint8((visible / 510 + infrared / 510).astype(np.float32))
     scores = evaluate(*(np.stack(images) for images in ((image, average), (visible,) * 2, (infrared,) * 2)))
     rows = []

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 Size = tuple[int, int]  # height, width
 
@@ -136,13 +136,13 @@ def fit_network(size: Size) -> Size:
     return _rounded(size, GRAIN)
 
 
-def place(images: Sequence[Float32[np.ndarray, "_ _"]], canvas: Size) -> Float32[np.ndarray, "b h w 1"]:
-    """Each image in the top-left corner of a canvas of zeros.
+def place(images: Sequence[Shaped[np.ndarray, "_ _"]], canvas: Size) -> Shaped[np.ndarray, "b h w 1"]:
+    """Each image, of one dtype, in the top-left corner of a canvas of zeros.
 
     >>> place([np.ones((2, 3), np.float32)], (4, 4)).sum(axis=(1, 3)).tolist()
     [[2.0, 2.0, 2.0, 0.0]]
     """
-    batch = np.zeros((len(images), *canvas, 1), np.float32)
+    batch = np.zeros((len(images), *canvas, 1), images[0].dtype)
     for empty, image in zip(batch, images, strict=True):
         empty[: image.shape[0], : image.shape[1], 0] = image
     return batch

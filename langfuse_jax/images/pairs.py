@@ -12,8 +12,8 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import EXTENSIONS, MAX_SIDE, Limits, header_size, read_infrared, read_visible
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
-# Luma and chroma (None: gray) of a visible image, and an infrared image.
-Sources = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]
+# Luma and chroma (None: gray) of a visible image, and an infrared image. Those of a list differ in size.
+Sources = tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _ 2"] | None, Float32[np.ndarray, "_ _"]]
 
 
 class Pair(NamedTuple):
