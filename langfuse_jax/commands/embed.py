@@ -2,6 +2,8 @@
 
 import argparse
 
+from langfuse_jax.errors import print_warning
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
@@ -20,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     clip = Clip.load(args.clip)
     defaults = {"visible": VISIBLE, "infrared": INFRARED, "goal": GOAL}
-    text = embed(clip, **{role: getattr(args, role) or [defaults[role]] for role in ROLES})
+    text = embed(clip, **{role: getattr(args, role) or [defaults[role]] for role in ROLES}, report=print_warning)
     text.save(args.out)
     print(f"{args.out}: CLIP {text.model} ({text.fingerprint})")
     for role in ROLES:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langfuse_jax.commands.flags import add_compilation_cache
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.evaluation.folders import evaluate_folders
 from langfuse_jax.evaluation.outputs import KINDS
 from langfuse_jax.evaluation.table import as_text
@@ -132,4 +132,4 @@ def _load_language(args: argparse.Namespace) -> "tuple[Clip, TextEmbeddings] | N
     if text:
         text.check(clip)
         return clip, text
-    return clip, embed(clip, **{role: given for role, given in sentences.items() if given})
+    return clip, embed(clip, **{role: given for role, given in sentences.items() if given}, report=print_warning)

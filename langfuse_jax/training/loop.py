@@ -18,7 +18,7 @@ from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes, read_scene
-from langfuse_jax.errors import Preempted, UserError
+from langfuse_jax.errors import Preempted, UserError, print_warning
 from langfuse_jax.images.canvas import how_seen
 from langfuse_jax.images.files import write_png
 from langfuse_jax.images.sheet import grid
@@ -269,7 +269,8 @@ def _sentences(config, clip):
         sentences = TextEmbeddings.load(config.text)
         sentences.check(clip)
         return sentences
-    return embed(clip, **{role: list(texts(config.prompts[role])) for role in ("visible", "infrared", "goal")})
+    prompts = {role: list(texts(config.prompts[role])) for role in ("visible", "infrared", "goal")}
+    return embed(clip, **prompts, report=print_warning)
 
 
 def make_recipe(config: ConfigDict) -> Recipe:
