@@ -1,7 +1,6 @@
 """Infrared-visible image fusion whose training objective is written in words."""
 
 from importlib import import_module
-from typing import Any
 
 from langfuse_jax._version import __version__
 
@@ -22,7 +21,7 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):  # no type of `typing`, which takes longer to import than all of this
     if name not in _HOME:
         raise AttributeError(f"module 'langfuse_jax' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
