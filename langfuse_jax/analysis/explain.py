@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Array, Float, Float32
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import ROLES, TextEmbeddings, embed
@@ -71,7 +71,7 @@ def loss_map(
     height, width = fused.shape
     places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
 
-    def windows(image):
+    def windows(image: Gray) -> Float32[np.ndarray, "n side side 1"]:
         return np.stack([image[y : y + side, x : x + side] for y, x in places])[..., None]
 
     whole = embed_gray(clip, [visible, infrared])
@@ -98,5 +98,5 @@ def losses_by_goal(
     return np.stack([language_driven_loss(fused, *sources, **_directions(text)) for text in texts])
 
 
-def _directions(texts):
+def _directions(texts: TextEmbeddings) -> dict[str, Float[Array, " d"]]:
     return {f"text_{role}": jnp.asarray(getattr(texts, role)) for role in ROLES}

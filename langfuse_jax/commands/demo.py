@@ -9,9 +9,14 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
 from langfuse_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from langfuse_jax.images.pairs import Pair
+    from langfuse_jax.inference.fuser import Fuser
 
 MAX_BYTES = 32 * 2**20  # of an uploaded file
 MAX_PIXELS = 4_000_000  # of an image: a few seconds and gigabytes on a CPU
@@ -80,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def build_page(fuser, folder: Path):
+def build_page(fuser: "Fuser", folder: Path) -> Any:
     """The page as a `gradio.Blocks`; `fuser` (a `Fuser`) does one job at a time, and files are kept in `folder`."""
     import gradio as gr
 
-    def run(visible, infrared):
+    def run(visible: str | None, infrared: str | None) -> Iterator[tuple[tuple[str, str], Any, str]]:
         try:
             for result, after, table in fuse_upload(fuser, visible, infrared, folder):
                 yield result, gr.DownloadButton(value=after, interactive=True), table
@@ -124,7 +129,7 @@ def build_page(fuser, folder: Path):
 
 
 def fuse_upload(
-    fuser, visible: str | None, infrared: str | None, folder: Path
+    fuser: "Fuser", visible: str | None, infrared: str | None, folder: Path
 ) -> Iterator[tuple[tuple[str, str], str, str]]:
     """What the page shows of two uploaded files, twice: before its metrics are computed and with them.
 
@@ -152,8 +157,8 @@ def fuse_upload(
                 f"{path}: is {width}x{height}, over {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller, or fuse it "
                 "with the command `langfuse-jax fuse`"
             )
-    luma, chroma, heat = read_pair(pair)
-    gray = fuser(luma, heat)
+    luma, chroma, thermal = read_pair(pair)
+    gray = fuser(luma, thermal)
     made = Path(tempfile.mkdtemp(dir=folder))
     before, after = made / f"{pair.stem}.png", made / f"{pair.stem}_fused.png"
     for path, image in ((before, luma), (after, gray)):
@@ -163,7 +168,7 @@ def fuse_upload(
     yield *shown, metric_table(pair, after)
 
 
-def metric_table(pair, fused: Path) -> str:
+def metric_table(pair: "Pair", fused: Path) -> str:
     """The usual metrics of a fused file and of the plain average as a Markdown table.
 
     The numbers are those of `langfuse-jax evaluate`.
@@ -186,7 +191,7 @@ def metric_table(pair, fused: Path) -> str:
     return _TABLE_HEAD + "".join(rows)
 
 
-def _write_example(folder):
+def _write_example(folder: Path) -> list[str]:
     from langfuse_jax.examples.night_scene import night_scene
     from langfuse_jax.images.files import write_png
 
@@ -197,7 +202,7 @@ def _write_example(folder):
     return paths
 
 
-def _without_folders(error, *paths):
+def _without_folders(error: UserError, *paths: str | None) -> str:
     """An error's line with the names that the user's files had, not the server's folders."""
     message = str(error)
     for path in filter(None, paths):

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int, Shaped
 
 Size = tuple[int, int]  # height, width
 
@@ -53,7 +54,8 @@ def smallest(canvases: Iterable[Size], size: Size) -> Size:
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if fitting:
         return min(fitting, key=lambda canvas: (canvas[0] * canvas[1], canvas))
-    return tuple(_rounded((side,), max(GRAIN, 2 ** ((side - 1).bit_length() - 3)))[0] for side in size)
+    height, width = (_round_up(side, max(GRAIN, 2 ** ((side - 1).bit_length() - 3))) for side in size)
+    return height, width
 
 
 def default_batch(canvas: Size, expected: int) -> int:
@@ -73,7 +75,7 @@ def default_batch(canvas: Size, expected: int) -> int:
     return min(fitting, 1 << max(0, expected - 1).bit_length())
 
 
-def shown_pixels(places, last, worn):
+def shown_pixels(places: Int[Any, "..."], last: int | Int[Any, "..."], worn: int) -> Int[Any, "..."]:
     """Which pixel of a row each of `places` shows: its own up to `last`, reflected beyond, none of `worn` at both ends.
 
     For integer arrays of numpy or jax that broadcast.
@@ -148,5 +150,9 @@ def place(images: Sequence[Shaped[np.ndarray, "_ _"]], canvas: Size) -> Shaped[n
     return batch
 
 
-def _rounded(size, grain):
-    return tuple(-(-side // grain) * grain for side in size)
+def _rounded(size: Size, grain: int) -> Size:
+    return _round_up(size[0], grain), _round_up(size[1], grain)
+
+
+def _round_up(side: int, grain: int) -> int:
+    return -(-side // grain) * grain

@@ -103,7 +103,7 @@ def match_fused(
     return scenes, problems
 
 
-def _no_scene(folders):
+def _no_scene(folders: Mapping[str | os.PathLike, Mapping[str, Path]]) -> str:
     """Which folders have nothing in common, with two files that may have been meant to match."""
     (first, its_images), *others = folders.items()
     for folder, images in others:
@@ -188,7 +188,7 @@ def scan_sizes(
     return sizes
 
 
-def _header_sizes(scene):
+def _header_sizes(scene: FusedPair) -> dict[Path, tuple[int, int] | None]:
     return {path: header_size(path) for path in (scene.visible, scene.infrared, *scene.fused)}
 
 

@@ -37,7 +37,9 @@ def export_fusion(params: dict, pad_multiple: int = 1, worn_edge: int = 0) -> by
     sizes = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
 
     @jax.jit
-    def fuse(visible, infrared, sizes):
+    def fuse(
+        visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Int[Array, "b 2"]
+    ) -> Float[Array, "b h w 1"]:
         padded = -(-sizes // pad_multiple) * pad_multiple
         visible, infrared = (_extended(image, sizes, worn_edge) for image in (visible, infrared))
         fused = net.apply(params, visible, infrared, padded)

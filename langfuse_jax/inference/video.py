@@ -66,7 +66,7 @@ def fuse_video(
     out: str | os.PathLike,
     *,
     load_fuser: "Callable[[], Fuser] | None" = None,
-    fps: str | float | None = None,
+    fps: str | int | float | None = None,
     gray: bool = False,
     infrared_range: Limits | None = None,
     max_side: int | None = MAX_SIDE,
@@ -234,7 +234,7 @@ def _is_gray(frame: Any) -> bool:
     return len(frame.format.components) == 1 and frame.format.name != "pal8"
 
 
-def _rate(asked: str | float | None, visible: _Source[Visible], infrared: _Source[Gray]) -> Fraction:
+def _rate(asked: str | int | float | None, visible: _Source[Visible], infrared: _Source[Gray]) -> Fraction:
     rates = [source.rate for source in (visible, infrared) if source.rate]
     if not rates:
         try:
