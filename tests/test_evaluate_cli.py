@@ -213,7 +213,7 @@ def test_no_scene_left_is_an_error(folders, run):
 def test_scenes_too_small_for_a_metric_are_named(folders, run, monkeypatch):
     from langfuse_jax.metrics import METRICS
 
-    monkeypatch.setitem(METRICS, "SD", METRICS["SD"]._replace(least=40))
+    monkeypatch.setitem(METRICS, "SD", METRICS["SD"]._replace(min_side=40))
     status, out, err = run(BOTH)
     assert status == 1 and out.startswith("2 images,")
     assert f"{folders}/vi/b.png: is 64x33 pixels, and SD needs 40 a side; choose other --metrics; b is left out" in err

@@ -230,7 +230,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, fuse, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", full)
     status, out, err = fuse("--out", tmp_path / "o")
     assert (status, out) == (2, "") and err.count("\n") == 1
-    assert "cannot be written (No space left on device)" in err and "the same command goes on from there" in err
+    assert "cannot be written (No space left on device)" in err and "the same command resumes from there" in err
     done = len(list((tmp_path / "o").iterdir()))
     assert 8 < done < 18
     monkeypatch.undo()

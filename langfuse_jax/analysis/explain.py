@@ -26,7 +26,7 @@ def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Floa
 
 
 def text_plane(texts: TextEmbeddings) -> Float[np.ndarray, "2 d"]:
-    """An orthonormal basis of the plane through the three sentences: the directions that the loss asks for lie in it.
+    """An orthonormal basis of the plane through the three sentences: the directions in which the loss pulls lie in it.
 
     Its first axis runs along infrared minus visible, its second towards the goal.
 

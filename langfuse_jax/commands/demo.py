@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 32 * 2**20  # of an uploaded file
 MAX_PIXELS = 4_000_000  # of an image: a few seconds and gigabytes on a CPU
-WAITING = 16  # jobs; one more is told to come back later
+WAITING = 16  # jobs; one more is refused for now
 _TABLE_HEAD = "| metric | | fused | average |\n|---|---|--:|--:|\n"
 _NO_VISIBLE = "Give a visible image: the upper left field is empty."
 _NO_INFRARED = "Give an infrared image: the upper right field is empty."
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`langfuse-jax demo`: serves the page until it is interrupted. Raises UserError for what keeps it from starting.
 
-    What is uploaded and fused lies in a temporary folder that is removed at the end. Nothing but the page's own server
-    is asked for anything: no usage statistics, no fonts or scripts of others, no public link.
+    What is uploaded and fused lies in a temporary folder that is removed at the end. The page speaks to its own server
+    alone: no usage statistics, no fonts or scripts of others, no public link.
     """
     if args.port is not None and not 1 <= args.port <= 65535:
         raise UserError(f"--port {args.port}: is no port; choose one from 1024 to 65535")

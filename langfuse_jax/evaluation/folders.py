@@ -185,7 +185,7 @@ def _large_enough(
     """The scenes, by their sizes, on which every metric is defined; the others go to `failed`."""
     from langfuse_jax.metrics import METRICS
 
-    min_side, name = max((METRICS[name].least, name) for name in names)
+    min_side, name = max((METRICS[name].min_side, name) for name in names)
     kept = {}
     for scene, size in sizes.items():
         if size and min(size) < min_side:

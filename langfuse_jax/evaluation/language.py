@@ -110,7 +110,7 @@ def embed_images(
 ) -> Float[Array, "b d"]:
     """Embeddings, not normalised, of gray images in 0-255 as the language-driven loss sees whole images.
 
-    Each is resized to the tower's square, bilinear without antialiasing, and seen as gray RGB. `sizes` are the true
+    Each is resized to the tower's square, bilinear without antialiasing, and repeated as gray RGB. `sizes` are the true
     heights and widths of images that lie in the top-left corners of larger canvases; what is beyond has no effect.
 
     >>> from langfuse_jax import Clip

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int, Shaped
 
 Size = tuple[int, int]  # height, width
 
-GRAIN = 8  # canvases have sides that are multiples of it, as the network asks
+GRAIN = 8  # canvases have sides that are multiples of it, as the network requires
 MAX_BATCH = 16  # images at a time on an accelerator
 _BATCH_PIXELS = 2**24  # and how many pixels they may have: eight images of 1080p
 _DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain

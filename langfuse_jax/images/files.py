@@ -152,7 +152,7 @@ def read_visible(
 
     8 bits count as /255 and 16 bits as /65535 (float TIFFs are in [0, 1]); alpha is dropped, palettes are looked up
     and the EXIF orientation is applied. Raises UserError, naming the file, when it is missing, damaged, no image, or
-    has a side under 32 or over `max_side` pixels (None: any size), which is seen before it is decoded.
+    has a side under 32 or over `max_side` pixels (None: any size), which is checked before it is decoded.
 
     >>> write_png("red.png", np.broadcast_to([1.0, 0.0, 0.0], (32, 40, 3)))
     >>> luma, chroma = read_visible("red.png")

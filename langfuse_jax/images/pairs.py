@@ -37,7 +37,7 @@ def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.Pat
     """The pairs of two folders, sorted by stem, and the images in either folder that have no partner.
 
     `night/7.jpg` and `thermal/7.PNG` are a pair; sub-folders, hidden files and files that are no images by their
-    extension are passed over. Raises UserError for a missing folder, one without images, two images of one stem in
+    extension are skipped. Raises UserError for a missing folder, one without images, two images of one stem in
     one folder, the same folder given twice, and folders without a single pair.
 
     >>> from langfuse_jax.examples.night_scene import write_night_scenes

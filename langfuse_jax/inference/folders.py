@@ -152,7 +152,7 @@ def fuse_folders(
                 failed=read_failed,
             )
         except UserError as error:
-            raise UserError(f"{error}; {result.fused} pairs are fused, the same command goes on from there") from error
+            raise UserError(f"{error}; {result.fused} pairs are fused, the same command resumes from there") from error
         finally:
             progress.close()
     result.failed.sort()

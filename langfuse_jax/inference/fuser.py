@@ -28,7 +28,7 @@ class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
     `metadata` tells where the weights come from, and how the network is to see an image (`extend`): its "pad_multiple"
-    asks for sides that are multiples of it, its "worn_edge" for so many outermost pixels to be passed over. The network
+    requires sides that are multiples of it, and its "worn_edge" outermost pixels are skipped. The network
     is compiled once for each size, rounded up to multiples of 8, and batch.
 
     >>> from langfuse_jax.examples.night_scene import night_scene
@@ -47,8 +47,8 @@ class Fuser:
     def load(cls, path: str | os.PathLike | None = None, *, model: str | None = None) -> "Fuser":
         """The weights of the package, of `model` "fusion" (the default) or "student", or those of a folder.
 
-        A folder holds `fusion.safetensors` and `fusion.json`; or it is a training's work directory that has only
-        checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
+        A folder holds `fusion.safetensors` and `fusion.json`; or it is the work directory of a training run that has
+        only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
         UserError for any other folder or model, and for both at once.
 
         Example::
@@ -69,14 +69,16 @@ class Fuser:
         folder = Path(path)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "no such folder"
-            raise UserError(f"{folder}: {problem}; a checkpoint is a folder with {TENSORS}, or a training's workdir")
+            raise UserError(
+                f"{folder}: {problem}; a checkpoint is a folder with {TENSORS}, or the workdir of a training run"
+            )
         if (folder / TENSORS).is_file():
             return cls(*load_fusion(folder))
         if (folder / "checkpoints").is_dir():
             return cls(*_restore(folder))
         if folder.parent.name == "checkpoints" and folder.name.isdigit():
             return cls(*_restore(folder.parent.parent, int(folder.name)))
-        raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
+        raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training run")
 
     def __call__(
         self,

@@ -21,9 +21,9 @@ def keep_programs(choice: str | None = None) -> str | None:
     """Switches the cache on and returns its folder, or None where it is off.
 
     The folder is the first of: `choice`, the environment variable LANGFUSE_JAX_COMPILATION_CACHE (either may be "off"),
-    what JAX was told itself (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
+    JAX's own setting (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
     own, programs of differing machines stay apart: those of another processor may not run. Raises UserError for a
-    folder that was asked for and cannot be written; without the default one, programs are compiled anew each time.
+    folder that was given and cannot be written; without the default one, programs are compiled anew each time.
 
     Example::
 
@@ -41,8 +41,8 @@ def keep_programs(choice: str | None = None) -> str | None:
     ):
         if variable not in os.environ:
             jax.config.update(option, value)
-    if not choice and (told := _folder()):
-        return told
+    if not choice and (configured := _folder()):
+        return configured
     root = Path(choice) if choice else platformdirs.user_cache_path("langfuse_jax", appauthor=False, opinion=False)
     folder = root / f"jaxlib-{jaxlib.__version__}-{_machine()}"
     try:
@@ -110,7 +110,7 @@ def count_programs() -> dict[str, int]:
 
 
 def _folder() -> Any:
-    """What JAX has been told, a path or None."""
+    """JAX's setting, a path or None."""
     config: Any = jax.config  # whose values are attributes made at run time
     return config.jax_compilation_cache_dir
 
