@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -63,52 +63,36 @@ def ragged_batches(
             results = [(batch.items, np.asarray(batch.output)) for batch in batches]
     """
     with pool(threads) as readers, pool(len(canvases) + 1) as compilers:
-        programs = _Programs(program, canvases, batch_size, compilers)
+        opened: dict[Size, tuple[int, Future[Callable[[list[Item]], Output]]]] = {}
+
+        def open_canvas(canvas: Size, expected: int) -> None:
+            size = batch_size or default_batch(canvas, expected)
+            opened[canvas] = size, compilers.submit(program, canvas, size)
+
+        def gathered() -> Iterator[tuple[Size, list[Item]]]:
+            """(canvas, items) whenever a canvas has a batch of items, and in the end what is left."""
+            waiting: dict[Size, list[Item]] = {}
+            for item in _decoded(ahead(readers, read, jobs, 2 * threads), failed):
+                canvas = smallest({*canvases, *opened}, size_of(item))
+                if canvas not in opened:
+                    open_canvas(canvas, MAX_BATCH)
+                waiting.setdefault(canvas, []).append(item)
+                if len(waiting[canvas]) == opened[canvas][0]:
+                    yield canvas, waiting.pop(canvas)
+            yield from waiting.items()
+
+        for canvas, expected in canvases.items():
+            if expected:
+                open_canvas(canvas, expected)
         running: deque[Batch[Item, Output]] = deque()
-        for canvas, items in _gathered(_decoded(ahead(readers, read, jobs, 2 * threads), failed), size_of, programs):
-            size = programs.batch(canvas)
+        for canvas, items in gathered():
+            size, compiled = opened[canvas]
             copies = [items[-1]] * (size - len(items))
-            running.append(Batch(canvas, size, items, programs.program(canvas)(items + copies)))
-            del items, copies
+            running.append(Batch(canvas, size, items, compiled.result()(items + copies)))
             if len(running) == _QUEUED:
                 yield running.popleft()
         while running:
             yield running.popleft()
-
-
-class _Programs(Generic[Item, Output]):
-    """The canvases, and for those in use the batch size and the program, which threads make."""
-
-    def __init__(
-        self,
-        make: Callable[[Size, int], Callable[[list[Item]], Output]],
-        canvases: Mapping[Size, int],
-        batch_size: int | None,
-        workers: Executor,
-    ):
-        self._make, self._batch_size, self._workers = make, batch_size, workers
-        self._canvases = set(canvases)
-        self._opened: dict[Size, tuple[int, Future[Callable[[list[Item]], Output]]]] = {}
-        for canvas, expected in canvases.items():
-            if expected:
-                self._open(canvas, expected)
-
-    def _open(self, canvas: Size, expected: int) -> None:
-        batch = self._batch_size or default_batch(canvas, expected)
-        self._opened[canvas] = batch, self._workers.submit(self._make, canvas, batch)
-
-    def canvas(self, size: Size) -> Size:
-        canvas = smallest(self._canvases, size)
-        if canvas not in self._opened:
-            self._canvases.add(canvas)
-            self._open(canvas, MAX_BATCH)
-        return canvas
-
-    def batch(self, canvas: Size) -> int:
-        return self._opened[canvas][0]
-
-    def program(self, canvas: Size) -> Callable[[list[Item]], Output]:
-        return self._opened[canvas][1].result()
 
 
 def _decoded(
@@ -124,17 +108,3 @@ def _decoded(
         if items is None:
             return
         yield from items
-
-
-def _gathered(
-    decoded: Iterator[Item], size_of: Callable[[Item], Size], programs: _Programs
-) -> Iterator[tuple[Size, list[Item]]]:
-    """(canvas, items) whenever a canvas has a batch of items, and in the end what is left."""
-    waiting: dict[Size, list[Item]] = {}
-    for item in decoded:
-        canvas = programs.canvas(size_of(item))
-        items = waiting.setdefault(canvas, [])
-        items.append(item)
-        if len(items) == programs.batch(canvas):
-            yield canvas, waiting.pop(canvas)
-    yield from waiting.items()
