@@ -136,7 +136,7 @@ def test_in_python(tmp_path, folders, expected, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "gif"}, "--format x.gif: is of no known image format"),
+        ({"format": "gif"}, "--format gif: is none of png, jpg"),
         ({"format": "jpg", "bits": 16}, "--bits 16: JPEG holds 8 bits"),
         ({"canvases": 0}, "--canvases 0: must be at least 1"),
         ({"batch_size": 0}, "--batch-size 0: must be at least 1"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
 from langfuse_jax.errors import UserError
-from langfuse_jax.images.encoding import FORMATS, check_output
+from langfuse_jax.images.encoding import FORMATS, check_format, check_output
 from langfuse_jax.images.files import MAX_SIDE, write_png
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.sheet import side_by_side
@@ -98,9 +98,7 @@ def _check_values(args: argparse.Namespace) -> None:
         args.infrared_range = low, high
     if args.format is not None:
         args.format = args.format.lower().lstrip(".")
-        if args.format not in FORMATS:
-            raise UserError(f"--format {args.format}: is none of {', '.join(FORMATS)}")
-    check_output(f"x.{args.format or 'png'}", args.bits, "--format")
+    check_format("png" if args.format is None else args.format, args.bits)
     args.max_side = None if args.allow_large else MAX_SIDE
     if args.allow_large:
         Image.MAX_IMAGE_PIXELS = None  # Pillow has a limit of its own

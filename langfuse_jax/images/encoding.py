@@ -38,6 +38,16 @@ def check_output(path: str | os.PathLike, bits: int, flag: str) -> None:
         raise UserError(f"--bits 16: {kind} holds 8 bits; choose {' or '.join(DEEP_FORMATS)}")
 
 
+def check_format(name: str, bits: int) -> None:
+    """Raises UserError, naming the flag, for a name that is no key of `FORMATS`, or whose format lacks `bits`.
+
+    >>> check_format("tiff", 16)
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: is none of {', '.join(FORMATS)}")
+    check_output(f"x.{name}", bits, "--format")
+
+
 def write_image(
     path: str | os.PathLike, image: Float[np.ndarray, "h w"] | Float[np.ndarray, "h w 3"], bits: int = 8
 ) -> None:

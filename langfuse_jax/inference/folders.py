@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.canvas import Size, plan, smallest
-from langfuse_jax.images.encoding import check_output, write_image
+from langfuse_jax.images.encoding import check_format, write_image
 from langfuse_jax.images.files import MAX_SIDE, Limits, header_size, write_png, ycbcr_to_rgb
 from langfuse_jax.images.pairs import Pair, Sources, match_pairs, read_pair
 from langfuse_jax.images.sheet import side_by_side
@@ -94,7 +94,7 @@ def fuse_folders(
     """
     out = output_folder(out)
     check_counts(canvases=canvases, batch_size=batch_size)
-    check_output(f"x.{format}", bits, "--format")
+    check_format(format, bits)
     pairs, alone = match_pairs(visible, infrared)
     for source in (visible, infrared):
         if out.exists() and out.samefile(source):
