@@ -13,16 +13,19 @@ _HOME = {
     "StudentNet": "langfuse_jax.models.student",
     "TextEmbeddings": "langfuse_jax.clip.words",
     "UserError": "langfuse_jax.errors",
+    "evaluate_folders": "langfuse_jax.evaluation.folders",
+    "fuse_folders": "langfuse_jax.inference.folders",
+    "fuse_video": "langfuse_jax.inference.video",
 }
 
-__all__ = ["Clip", "CutPrompt", "Fuser", "FusionNet", "StudentNet", "TextEmbeddings", "UserError", "__version__"]
+__all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name):
+def __getattr__(name: str):  # no type of `typing`, which takes longer to import than all of this
     if name not in _HOME:
         raise AttributeError(f"module 'langfuse_jax' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

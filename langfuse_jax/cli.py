@@ -3,12 +3,11 @@
 import argparse
 import os
 import sys
-import warnings
-from functools import partial
+from collections.abc import Sequence
 from importlib import import_module
 
 from langfuse_jax._version import __version__
-from langfuse_jax.errors import CutPrompt, Preempted, UserError
+from langfuse_jax.errors import Preempted, UserError
 
 # Of each sub-command, what it is for; its module is imported when it is called.
 _COMMANDS = {
@@ -42,14 +41,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _show_warning(others, message, category, *place):
-    if issubclass(category, CutPrompt):
-        print(f"langfuse-jax: warning: {message}", file=sys.stderr)
-    else:
-        others(message, category, *place)
-
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit status: 0 done, 1 partly done, 2 a user's error, 75 `Preempted`."""
     argv = sys.argv[1:] if argv is None else argv
     parser = _parser(next((argument for argument in argv if not argument.startswith("-")), None))
@@ -61,10 +53,7 @@ def main(argv=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch: none is needed
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", CutPrompt)
-            warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            return args.run(args)
+        return args.run(args)
     except UserError as error:
         print(f"langfuse-jax: error: {error}", file=sys.stderr)
         return 2

@@ -1,5 +1,7 @@
 """The error that a user can cause and mend, and the warning that a result is not all of what was asked for."""
 
+import sys
+
 
 class UserError(Exception):
     """One clear line that names the file or flag and the remedy.
@@ -18,3 +20,8 @@ class BadPixels(UserError):
 
 class CutPrompt(UserWarning):
     """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""
+
+
+def print_warning(warning: Warning) -> None:
+    """One line on stderr, as the command line warns."""
+    print(f"langfuse-jax: warning: {warning}", file=sys.stderr)

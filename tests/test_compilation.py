@@ -49,6 +49,38 @@ def test_a_second_run_compiles_nothing_and_damage_is_mended(fuse, tmp_path):
     assert fuse("--compilation-cache", folder, LANGFUSE_JAX_COMPILATION_CACHE="off") == (0, 0, 1, "")
     entry.write_bytes(entry.read_bytes()[:1000])
     assert fuse() == (0, 1, 0, "")
+    assert fuse() == (0, 0, 1, "")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:1000], lambda data: b"", lambda data: data[:-1] + b"\0"])
+def test_one_damaged_entry_is_replaced_and_the_others_stay(tmp_path, damage):
+    """In a process that makes two programs; nothing is said of it."""
+    program = """if True:
+        import sys
+        import jax
+        import numpy
+        from langfuse_jax.runtime.compilation import count_programs, keep_programs
+        keep_programs(sys.argv[1])
+        counts = count_programs()
+        for side in (3, 4):
+            jax.jit(lambda x: x * x + 1)(numpy.ones(side, "f"))
+        print(counts["programs"] - counts["loaded"])
+    """
+    clean = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+
+    def compiled():
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
+        assert done.stderr == ""
+        return int(done.stdout)
+
+    assert compiled() == 2
+    damaged, other = sorted(tmp_path.rglob("*-cache"))
+    whole, kept = damaged.read_bytes(), other.stat().st_mtime_ns
+    damaged.write_bytes(damage(whole))
+    assert compiled() == 1
+    assert len(damaged.read_bytes()) > len(whole) / 2 and other.stat().st_mtime_ns == kept
+    assert compiled() == 0
 
 
 @pytest.mark.slow

@@ -1,14 +1,13 @@
 """Files of fused images: each format, and 16 bits."""
 
-import struct
-import zlib
-
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.encoding import check_output, write_image
+from langfuse_jax.images.files import to_uint16
 
 
 @pytest.fixture
@@ -53,19 +52,30 @@ def test_sixteen_bits_of_colour_as_others_read_them(tmp_path, rgb, ending):
     np.testing.assert_allclose(deep, 65535 * rgb.astype(np.float64), rtol=0, atol=0.51)
 
 
-def test_a_png_of_sixteen_bits_worked_by_hand(tmp_path):
-    write_image(tmp_path / "a.png", np.array([[[0.0, 0.5, 1.0]], [[0.0, 1.0, 0.0]]]), bits=16)
-    data = (tmp_path / "a.png").read_bytes()
-    at, chunks = 8, {}
-    while at < len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        name, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", data[at + 8 + length : at + 12 + length])[0] == zlib.crc32(name + body)
-        chunks[name], at = body, at + 12 + length
-    assert chunks[b"IHDR"] == bytes([0, 0, 0, 1, 0, 0, 0, 2, 16, 2, 0, 0, 0])
-    # Filter 2, then the difference to the row above, byte by byte; 0.5 is 32768.
-    expected = bytes([2, 0, 0, 0x80, 0, 0xFF, 0xFF, 2, 0, 0, 0x7F, 0xFF, 1, 1])
-    assert zlib.decompress(chunks[b"IDAT"]) == expected
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_sixteen_bits_of_colour_are_kept_to_the_bit(tmp_path, rgb, kind):
+    """Read by the other library than the one that wrote it, where there is one."""
+    path = tmp_path / f"a.{kind}"
+    rgb[0, :3] = [[0, 0.5, 1], [1, 0, 0], [0, 1, 0]]
+    write_image(path, rgb, bits=16)
+    read = imagecodecs.png_decode if kind == "png" else imagecodecs.tiff_decode
+    pixels = read(path.read_bytes())
+    assert pixels.dtype == np.uint16 and pixels[0, 0].tolist() == [0, 32768, 65535]
+    np.testing.assert_array_equal(pixels, to_uint16(rgb))
+    assert path.stat().st_size < 1.1 * pixels.nbytes
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_a_full_disk_amid_a_colour_file_of_sixteen_bits(tmp_path, rgb, kind):
+    resource = pytest.importorskip("resource")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
+    try:
+        with pytest.raises(UserError, match=rf"a\.{kind}: cannot be written \(File too large\)"):
+            write_image(tmp_path / f"a.{kind}", rgb, bits=16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_formats_and_depths(tmp_path, rgb):

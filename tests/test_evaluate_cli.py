@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from langfuse_jax import Clip, UserError, evaluate_folders
 from langfuse_jax.cli import main
+from langfuse_jax.clip.words import embed
 from langfuse_jax.images import files as images
 from langfuse_jax.metrics import CONVENTIONS, evaluate
 
@@ -73,6 +75,33 @@ def test_ragged_scenes_have_the_scores_of_each_image_alone(folders, run):
         np.testing.assert_allclose(told["methods"][method]["std"]["SD"], np.std(scores), rtol=1e-12)
     ranks = [told["methods"][method]["rank"]["SF"] for method in ("mean", "greatest")]
     assert ranks == [2, 1]  # two noises averaged are smoother than their maximum
+
+
+def test_in_python(folders, run, capsys):
+    """The function of the command: the same table, and nothing on stdout."""
+    assert run(f"{BOTH} --goal warmth --json {{t}}/s.json")[0] == 0
+    told = json.loads((folders / "s.json").read_text())
+    clip = Clip.load()
+    methods = {"mean": folders / "mean", "greatest": folders / "max"}
+    sources = folders / "vi", folders / "ir"
+    result = evaluate_folders(
+        methods, *sources, metrics=("SD", "SF", "SCD"), load_language=lambda: (clip, embed(clip, goal=["warmth"]))
+    )
+    assert result.title == "3 images, convention cddfuse" and result.left_out == []
+    assert result.table.methods == ("mean", "greatest") and result.table.images == ["a", "b", "c"]
+    assert list(result.table.columns) == list(told["metrics"])
+    for method, means in zip(result.table.methods, result.table.mean, strict=True):
+        np.testing.assert_allclose(means, list(told["methods"][method]["mean"].values()), rtol=1e-5)
+    (folders / "max" / "b.bmp").write_text("no image")
+    result = evaluate_folders(methods, *sources, metrics=["SD"], outputs={"csv": folders / "s.csv"})
+    assert result.table.images == ["a", "c"] and len(result.left_out) == 1 and (folders / "s.csv").is_file()
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines() == [f"langfuse-jax: {result.left_out[0]}"]
+    for options, message in (({"strict": True}, r"\(--strict\)"), ({"metrics": ["XYZ"]}, "--metrics XYZ: is none of")):
+        with pytest.raises(UserError, match=message):
+            evaluate_folders(methods, *sources, **options)
+    with pytest.raises(UserError, match=r"none: no such file or folder"):
+        evaluate_folders({"mine": folders / "none"}, *sources)
 
 
 def test_one_image_given_as_files(folders, run):
@@ -184,7 +213,7 @@ def test_no_scene_left_is_an_error(folders, run):
 def test_scenes_too_small_for_a_metric_are_named(folders, run, monkeypatch):
     from langfuse_jax.metrics import METRICS
 
-    monkeypatch.setitem(METRICS, "SD", METRICS["SD"]._replace(least=40))
+    monkeypatch.setitem(METRICS, "SD", METRICS["SD"]._replace(min_side=40))
     status, out, err = run(BOTH)
     assert status == 1 and out.startswith("2 images,")
     assert f"{folders}/vi/b.png: is 64x33 pixels, and SD needs 40 a side; choose other --metrics; b is left out" in err

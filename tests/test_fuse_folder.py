@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from langfuse_jax import UserError, fuse_folders
 from langfuse_jax.cli import main
 from langfuse_jax.commands import fuse as fuse_command
 from langfuse_jax.images import files as images
@@ -110,6 +111,45 @@ def test_nothing_to_do_needs_no_jax(tmp_path, sources):
     assert done.stdout.splitlines()[-1] == "0 False" and "24 were there already" in done.stdout
 
 
+def test_in_python(tmp_path, folders, expected, capsys):
+    """The function of the command: the result says what was done, and stderr what could not be."""
+    vi = tmp_path / "vi"
+    shutil.copytree(folders / "vi", vi)
+    (vi / "05.png").write_text("no image")
+    (vi / "07.png").rename(vi / "seven.png")
+    fuser = Fuser.load(model="student")
+    result = fuse_folders(vi, folders / "ir", tmp_path / "out", load_fuser=lambda: fuser, batch_size=2, sheet=True)
+    assert (result.fused, result.skipped, result.failed) == (22, 0, ["05", "07", "seven"])
+    assert result.process == (0, 1) and result.work.images.total() == 22
+    assert assert_whole(tmp_path / "out", expected) == [i for i in names() if i not in ("05", "07")]
+    out, err = capsys.readouterr()
+    assert out == "" and sorted(line.split(":")[1].split("/")[-1] for line in err.splitlines()) == [
+        "05.png",
+        "07.png",
+        "seven.png",
+    ]
+    (vi / "05.png").unlink()
+    result = fuse_folders(vi, folders / "ir", tmp_path / "out", load_fuser=lambda: pytest.fail("called"))
+    assert (result.fused, result.skipped, result.work) == (0, 22, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "gif"}, "--format gif: is none of png, jpg"),
+        ({"format": "jpg", "bits": 16}, "--bits 16: JPEG holds 8 bits"),
+        ({"canvases": 0}, "--canvases 0: must be at least 1"),
+        ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
+    ],
+)
+def test_options_that_mean_nothing_in_python(tmp_path, folders, options, message):
+    with pytest.raises(UserError, match=message):
+        fuse_folders(
+            folders / "vi", folders / "ir", tmp_path / "o", load_fuser=lambda: pytest.fail("called"), **options
+        )
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize("form", ["jpg", "tiff", "webp"])
 def test_formats(tmp_path, fuse, form, expected):
     assert fuse("--out", tmp_path, "--format", form)[0] == 0
@@ -190,7 +230,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, fuse, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", full)
     status, out, err = fuse("--out", tmp_path / "o")
     assert (status, out) == (2, "") and err.count("\n") == 1
-    assert "cannot be written (No space left on device)" in err and "the same command goes on from there" in err
+    assert "cannot be written (No space left on device)" in err and "the same command resumes from there" in err
     done = len(list((tmp_path / "o").iterdir()))
     assert 8 < done < 18
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import json
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,15 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
+import langfuse_jax
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import rgb_to_ycbcr
-from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.inference.fuser import MODELS, Fuser
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights.fusion import load_fusion, save_fusion
+
+ASSETS = Path(langfuse_jax.__file__).parent / "assets"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +149,13 @@ def test_weights_that_do_not_fit_are_named(tmp_path, params):
     assert not (tmp_path / "half").exists()
     with pytest.raises(UserError, match="float16 or float32"):
         save_fusion(tmp_path / "half", params, dtype=np.float64, metadata={})
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_of_the_package_fit_their_network(model):
+    """Which is not checked when they are loaded."""
+    checked, _ = load_fusion(ASSETS / model)
+    jax.tree.map(np.testing.assert_array_equal, checked, Fuser.load(model=model).params)
 
 
 def test_damaged_checkpoint_files(tmp_path, params):

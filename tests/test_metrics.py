@@ -31,7 +31,7 @@ def _scene(h=60, w=72, seed=0):
 
 def evaluate_all(*images, sizes=None):
     """Every metric by convention; what conventions share is computed, and compiled, once: FMI differs in one way."""
-    same = [name for name, metric in METRICS.items() if not metric.differs or name.startswith("FMI")]
+    same = [name for name, metric in METRICS.items() if not metric.takes_convention or name.startswith("FMI")]
     others = [name for name in METRICS if name not in same]
     values = {c: evaluate(*images, sizes=sizes, metrics=others, convention=c) for c in CONVENTIONS}
     values["corrected"] |= evaluate(*images, sizes=sizes, metrics=("FMI",), convention="corrected")

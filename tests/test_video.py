@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from langfuse_jax import Fuser, UserError, fuse_video
 from langfuse_jax.cli import main
 from langfuse_jax.images.files import thermal_limits
 
@@ -86,6 +87,18 @@ def test_two_videos_and_two_folders_agree(tmp_path, frames, fuse):
         distance = np.abs((fused[:, None] - single[None]) @ luma).mean((2, 3))
         assert (distance.argmin(1) == np.arange(FRAMES)).all() and distance.diagonal().max() < 3
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_in_python(tmp_path, frames, capsys):
+    vi, ir = (write_frames(tmp_path / n, f[:3]) for n, f in zip("vi", frames, strict=True))
+    student = Fuser.load(model="student")
+    assert fuse_video(vi, ir, tmp_path / "c.mkv", fps=12.5, gray=True, load_fuser=lambda: student) == 3
+    assert fuse_video(vi, ir, tmp_path / "d.mkv", fps="25/2", gray=True) == 3
+    (rate, ours), (same, default) = (read_video(tmp_path / name) for name in ("c.mkv", "d.mkv"))
+    assert rate == same == Fraction(25, 2) and np.abs(ours.astype(int) - default).mean() < 0.2
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=r"c\.avi: is to be a video"):
+        fuse_video(vi, ir, tmp_path / "c.avi")
 
 
 def test_colours_of_any_matrix_are_kept(tmp_path, frames, fuse):

@@ -26,7 +26,7 @@ def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Floa
 
 
 def text_plane(texts: TextEmbeddings) -> Float[np.ndarray, "2 d"]:
-    """An orthonormal basis of the plane through the three sentences: the directions that the loss asks for lie in it.
+    """An orthonormal basis of the plane through the three sentences: the directions in which the loss pulls lie in it.
 
     Its first axis runs along infrared minus visible, its second towards the goal.
 
@@ -71,7 +71,7 @@ def loss_map(
     height, width = fused.shape
     places = [(y, x) for y in range(0, height - side + 1, stride) for x in range(0, width - side + 1, stride)]
 
-    def windows(image):
+    def windows(image: Gray) -> Float32[np.ndarray, "n side side 1"]:
         return np.stack([image[y : y + side, x : x + side] for y, x in places])[..., None]
 
     whole = embed_gray(clip, [visible, infrared])

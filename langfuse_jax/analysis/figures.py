@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
@@ -13,19 +14,23 @@ from langfuse_jax.analysis.explain import embed_gray, text_plane
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import ROLES, TextEmbeddings
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Gray = Float32[np.ndarray, "h w"]
 _CURVES = ("loss", "whole", "patch", "similarity", "perceptual", "guide", "grid", "gradient_norm")
 _COLORS = {"visible": "tab:blue", "infrared": "tab:red", "goal": "tab:green"}
 
 
-def _figure(width, height, *panels):
+def _figure(width: int | float, height: int | float, rows: int, columns: int) -> "tuple[Figure, Sequence[Axes]]":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    return figure, figure.subplots(*panels, squeeze=False).ravel()
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
-def _picture(figure):
+def _picture(figure: "Figure") -> Image.Image:
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return Image.open(file)
@@ -70,8 +75,10 @@ def plot_plane(
     return _picture(figure)
 
 
-def _arrow(panel, start, end, color, style="solid"):
-    panel.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": color, "linestyle": style})
+def _arrow(
+    panel: "Axes", start: Float[np.ndarray, "2"], end: Float[np.ndarray, "2"], color: str, style: str = "solid"
+) -> None:
+    panel.annotate("", tuple(end), tuple(start), arrowprops={"arrowstyle": "->", "color": color, "linestyle": style})
     panel.update_datalim([start, end])
 
 

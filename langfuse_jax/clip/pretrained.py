@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -93,28 +93,27 @@ class Clip:
             digest.update(np.asarray(leaf, np.float32).tobytes())
         return digest.hexdigest()[:12]
 
-    def encode_text(self, texts: Sequence[str]) -> Float[Array, "n d"]:
+    def encode_text(
+        self, texts: Sequence[str], report: Callable[[CutPrompt], None] = warnings.warn
+    ) -> Float[Array, "n d"]:
         """Projected text embeddings, not normalised.
 
         A text longer than the tower reads (77 tokens with OpenAI's) is cut as CLIP does, its end-of-text token kept;
-        a CutPrompt warning shows what is left.
+        `report` gets a CutPrompt, which shows what is left.
         """
-        tokens = [self._tokens(text) for text in texts]
+        tokens = [self._tokens(text, report) for text in texts]
         # Padding after the end of the text is invisible to a causal tower pooled there.
         padded = [ids + [self.tokenizer.eos_token_id] * (self.text.length - len(ids)) for ids in tokens]
         return _apply(self.text, self.params["text"], np.asarray(padded, np.int32))
 
-    def _tokens(self, text):
+    def _tokens(self, text: str, report: Callable[[CutPrompt], None]) -> list[int]:
         ids = self.tokenizer(text, verbose=False)["input_ids"]
         if len(ids) <= self.text.length:
             return ids
         kept = [*ids[: self.text.length - 1], ids[-1]]
         words = self.tokenizer.decode(kept, skip_special_tokens=True)
-        warnings.warn(
-            f"a prompt of {len(ids)} tokens is cut to the {self.text.length} that this CLIP reads: {words!r}",
-            CutPrompt,
-            stacklevel=2,
-        )
+        reads = f"is cut to the {self.text.length} that this CLIP reads: {words!r}"
+        report(CutPrompt(f"a prompt of {len(ids)} tokens {reads}"))
         return kept
 
     def encode_image(self, images: Float[Array, "b h w 3"] | Float[np.ndarray, "b h w 3"]) -> Float[Array, "b d"]:

@@ -1,8 +1,9 @@
 """Prompts -> text embeddings: the three sentences that steer training, encoded once and kept in a file."""
 
 import json
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import CutPrompt, UserError
 from langfuse_jax.losses.language import Words
 from langfuse_jax.runtime.atomic import atomic_write
 
@@ -99,10 +100,12 @@ def embed(
     visible: Sequence[str] = (VISIBLE,),
     infrared: Sequence[str] = (INFRARED,),
     goal: Sequence[str] = (GOAL,),
+    report: Callable[[CutPrompt], None] = warnings.warn,
 ) -> TextEmbeddings:
     """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
 
-    Raises UserError for a role without a prompt, an empty prompt and one longer than the CLIP reads.
+    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt. Raises UserError for a role without a
+    prompt and for an empty prompt.
 
     >>> from langfuse_jax import Clip
     >>> text = embed(Clip.load(), goal=["a sharp image", "bright people"])
@@ -114,6 +117,6 @@ def embed(
     for role, texts in prompts.items():
         if not texts or not all(text.strip() for text in texts):
             raise UserError(f"--{role}: an empty prompt means nothing; give a sentence")
-        mean = np.asarray(clip.encode_text(list(texts))).mean(axis=0)
+        mean = np.asarray(clip.encode_text(list(texts), report)).mean(axis=0)
         vectors[role] = mean / np.linalg.norm(mean)
     return TextEmbeddings(model=clip.name, fingerprint=clip.fingerprint, prompts=prompts, **vectors)

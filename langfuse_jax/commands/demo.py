@@ -9,13 +9,18 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
 from langfuse_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from langfuse_jax.images.pairs import Pair
+    from langfuse_jax.inference.fuser import Fuser
+
 MAX_BYTES = 32 * 2**20  # of an uploaded file
 MAX_PIXELS = 4_000_000  # of an image: a few seconds and gigabytes on a CPU
-WAITING = 16  # jobs; one more is told to come back later
+WAITING = 16  # jobs; one more is refused for now
 _TABLE_HEAD = "| metric | | fused | average |\n|---|---|--:|--:|\n"
 _NO_VISIBLE = "Give a visible image: the upper left field is empty."
 _NO_INFRARED = "Give an infrared image: the upper right field is empty."
@@ -33,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`langfuse-jax demo`: serves the page until it is interrupted. Raises UserError for what keeps it from starting.
 
-    What is uploaded and fused lies in a temporary folder that is removed at the end. Nothing but the page's own server
-    is asked for anything: no usage statistics, no fonts or scripts of others, no public link.
+    What is uploaded and fused lies in a temporary folder that is removed at the end. The page speaks to its own server
+    alone: no usage statistics, no fonts or scripts of others, no public link.
     """
     if args.port is not None and not 1 <= args.port <= 65535:
         raise UserError(f"--port {args.port}: is no port; choose one from 1024 to 65535")
@@ -80,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def build_page(fuser, folder: Path):
+def build_page(fuser: "Fuser", folder: Path) -> Any:
     """The page as a `gradio.Blocks`; `fuser` (a `Fuser`) does one job at a time, and files are kept in `folder`."""
     import gradio as gr
 
-    def run(visible, infrared):
+    def run(visible: str | None, infrared: str | None) -> Iterator[tuple[tuple[str, str], Any, str]]:
         try:
             for result, after, table in fuse_upload(fuser, visible, infrared, folder):
                 yield result, gr.DownloadButton(value=after, interactive=True), table
@@ -124,7 +129,7 @@ def build_page(fuser, folder: Path):
 
 
 def fuse_upload(
-    fuser, visible: str | None, infrared: str | None, folder: Path
+    fuser: "Fuser", visible: str | None, infrared: str | None, folder: Path
 ) -> Iterator[tuple[tuple[str, str], str, str]]:
     """What the page shows of two uploaded files, twice: before its metrics are computed and with them.
 
@@ -152,8 +157,8 @@ def fuse_upload(
                 f"{path}: is {width}x{height}, over {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller, or fuse it "
                 "with the command `langfuse-jax fuse`"
             )
-    luma, chroma, heat = read_pair(pair)
-    gray = fuser(luma, heat)
+    luma, chroma, thermal = read_pair(pair)
+    gray = fuser(luma, thermal)
     made = Path(tempfile.mkdtemp(dir=folder))
     before, after = made / f"{pair.stem}.png", made / f"{pair.stem}_fused.png"
     for path, image in ((before, luma), (after, gray)):
@@ -163,19 +168,19 @@ def fuse_upload(
     yield *shown, metric_table(pair, after)
 
 
-def metric_table(pair, fused: Path) -> str:
+def metric_table(pair: "Pair", fused: Path) -> str:
     """The usual metrics of a fused file and of the plain average as a Markdown table.
 
     The numbers are those of `langfuse-jax evaluate`.
     """
     import numpy as np
 
-    from langfuse_jax.evaluation.scoring import read_scene
+    from langfuse_jax.evaluation.scoring import read_gray_scene
     from langfuse_jax.images.files import to_uint8
     from langfuse_jax.images.pairs import FusedPair
     from langfuse_jax.metrics import METRICS, USUAL, evaluate
 
-    visible, infrared, image = read_scene(FusedPair(pair.stem, pair.visible, pair.infrared, (fused,)))
+    visible, infrared, image = read_gray_scene(FusedPair(pair.stem, pair.visible, pair.infrared, (fused,)))
     average = to_uint8((visible / 510 + infrared / 510).astype(np.float32))
     scores = evaluate(*(np.stack(images) for images in ((image, average), (visible,) * 2, (infrared,) * 2)))
     rows = []
@@ -186,7 +191,7 @@ def metric_table(pair, fused: Path) -> str:
     return _TABLE_HEAD + "".join(rows)
 
 
-def _write_example(folder):
+def _write_example(folder: Path) -> list[str]:
     from langfuse_jax.examples.night_scene import night_scene
     from langfuse_jax.images.files import write_png
 
@@ -197,7 +202,7 @@ def _write_example(folder):
     return paths
 
 
-def _without_folders(error, *paths):
+def _without_folders(error: UserError, *paths: str | None) -> str:
     """An error's line with the names that the user's files had, not the server's folders."""
     message = str(error)
     for path in filter(None, paths):

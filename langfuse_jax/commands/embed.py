@@ -2,6 +2,8 @@
 
 import argparse
 
+from langfuse_jax.errors import print_warning
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
@@ -19,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
     from langfuse_jax.clip.words import ROLES, embed
 
     clip = Clip.load(args.clip)
-    text = embed(clip, **{role: given for role in ROLES if (given := getattr(args, role))})
+    sentences = {role: given for role in ROLES if (given := getattr(args, role))}
+    text = embed(clip, **sentences, report=print_warning)
     text.save(args.out)
     print(f"{args.out}: CLIP {text.model} ({text.fingerprint})")
     for role in ROLES:

@@ -3,20 +3,23 @@
 import argparse
 import math
 import os
-import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
 from langfuse_jax.errors import UserError
-from langfuse_jax.images.encoding import FORMATS, check_output
+from langfuse_jax.images.encoding import FORMATS, check_format, check_output
 from langfuse_jax.images.files import MAX_SIDE, write_png
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.sheet import side_by_side
-from langfuse_jax.inference.folders import fuse_folders, output_folder, write_fused
+from langfuse_jax.inference.folders import FusedFolders, check_counts, fuse_folders, output_folder, write_fused
 from langfuse_jax.runtime.atomic import check_writable
+
+if TYPE_CHECKING:
+    from langfuse_jax.inference.fuser import Fuser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,11 +74,7 @@ def run(args: argparse.Namespace) -> int:
         if not os.path.exists(path):
             raise UserError(f"{flag} {path}: no such file or folder; check the path")
     if args.video:
-        from langfuse_jax.inference.video import fuse_video
-
-        if args.checkpoint is None and args.model is None:
-            args.model = "student"  # which keeps up with a camera
-        return fuse_video(args, partial(_load_fuser, args))
+        return _fuse_videos(args)
     if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
         raise UserError(
             f"--visible {args.visible} and --infrared {args.infrared}: one is a file and the other a folder; "
@@ -83,14 +82,12 @@ def run(args: argparse.Namespace) -> int:
         )
     if not os.path.isdir(args.visible):
         return _fuse_files(args)
-    return fuse_folders(args, partial(_load_fuser, args), partial(_processes, args))
+    return _fuse_folders(args)
 
 
-def _check_values(args):
+def _check_values(args: argparse.Namespace) -> None:
     """Replaces the texts of flags by what they mean, and refuses those that mean nothing."""
-    for flag, value in (("--canvases", args.canvases), ("--batch-size", args.batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value}: must be at least 1")
+    check_counts(canvases=args.canvases, batch_size=args.batch_size)
     if args.infrared_range is not None:
         try:
             low, high = map(float, args.infrared_range.split(","))
@@ -101,15 +98,13 @@ def _check_values(args):
         args.infrared_range = low, high
     if args.format is not None:
         args.format = args.format.lower().lstrip(".")
-        if args.format not in FORMATS:
-            raise UserError(f"--format {args.format}: is none of {', '.join(FORMATS)}")
-    check_output(f"x.{args.format or 'png'}", args.bits, "--format")
+    check_format("png" if args.format is None else args.format, args.bits)
     args.max_side = None if args.allow_large else MAX_SIDE
     if args.allow_large:
         Image.MAX_IMAGE_PIXELS = None  # Pillow has a limit of its own
 
 
-def _load_fuser(args):
+def _load_fuser(args: argparse.Namespace) -> "Fuser":
     # JAX: not before the flags are known to be right.
     from langfuse_jax.inference.fuser import Fuser
     from langfuse_jax.runtime.compilation import keep_programs
@@ -118,18 +113,74 @@ def _load_fuser(args):
     return Fuser.load(args.checkpoint, model=args.model)
 
 
-def _processes(args):
-    """(index, count) of the JAX processes that share the work; JAX is not imported to learn that there is one."""
-    if args.distributed:
-        from langfuse_jax.runtime.distributed import join_cluster
+def _fuse_folders(args: argparse.Namespace) -> int:
+    result = fuse_folders(
+        args.visible,
+        args.infrared,
+        args.out,
+        load_fuser=partial(_load_fuser, args),
+        format=args.format or "png",
+        bits=args.bits,
+        gray=args.gray,
+        sheet=args.sheet,
+        infrared_range=args.infrared_range,
+        max_side=args.max_side,
+        overwrite=args.overwrite,
+        canvases=args.canvases,
+        batch_size=args.batch_size,
+        distributed=args.distributed,
+    )
+    if args.verbose:
+        _print_work(result)
+    index, count = result.process
+    line = f"fused {result.fused} of {result.fused + result.skipped + len(result.failed)}"
+    line += "" if result.failed else f" into {Path(args.out)}"
+    line += f" as process {index} of {count}" if count > 1 else ""
+    if result.skipped:
+        line += f"; {result.skipped} were there already (--overwrite redoes them)"
+    line += f"; failed: {', '.join(result.failed)}" if result.failed else ""
+    print(line)
+    return 1 if result.failed else 0
 
-        # Whoever is done first waits for the others before it ends: a day, not five minutes.
-        join_cluster(required=True, shutdown_seconds=86400)
-    jax = sys.modules.get("jax")
-    return (jax.process_index(), jax.process_count()) if jax else (0, 1)
+
+def _print_work(result: FusedFolders) -> None:
+    """What --verbose says."""
+    if not result.work:
+        return
+    for (height, width), images in sorted(result.work.images.items()):
+        print(f"canvas {height}x{width}: {images} images")
+    if result.work.pixels:
+        waste = result.work.canvas_pixels / result.work.pixels - 1
+        print(f"waste: {100 * waste:.1f}% more pixels computed than the images have")
+    made, loaded = result.programs["programs"], result.programs["loaded"]
+    print(f"programs: {made - loaded} compiled, {loaded} loaded from the cache")
 
 
-def _fuse_example(args):
+def _fuse_videos(args: argparse.Namespace) -> int:
+    from langfuse_jax.inference.video import fuse_video
+
+    flags = {"--sheet": args.sheet, "--format": args.format, "--bits 16": args.bits == 16}
+    for flag, given in {**flags, "--distributed": args.distributed}.items():
+        if given:
+            raise UserError(f"{flag}: is for images; leave it out with --video")
+    if args.checkpoint is None and args.model is None:
+        args.model = "student"  # which keeps up with a camera
+    frames = fuse_video(
+        args.visible,
+        args.infrared,
+        args.out,
+        load_fuser=partial(_load_fuser, args),
+        fps=args.fps,
+        gray=args.gray,
+        infrared_range=args.infrared_range,
+        max_side=args.max_side,
+        batch_size=args.batch_size,
+    )
+    print(f"fused {frames} frames into {Path(args.out)}")
+    return 0
+
+
+def _fuse_example(args: argparse.Namespace) -> int:
     from langfuse_jax.examples.night_scene import night_scene
 
     out = output_folder(args.out)
@@ -148,7 +199,7 @@ def _fuse_example(args):
     return 0
 
 
-def _fuse_files(args):
+def _fuse_files(args: argparse.Namespace) -> int:
     pair = Pair(Path(args.visible).stem, Path(args.visible), Path(args.infrared))
     out = Path(args.out)
     if out.is_dir() or not out.suffix or args.out.endswith(os.sep):
@@ -163,6 +214,6 @@ def _fuse_files(args):
     luma, chroma, infrared = read_pair(pair, args.infrared_range, args.max_side)
     fused = _load_fuser(args)(luma, infrared)
     sheet = out.with_name(f"{out.stem}_sheet.png") if args.sheet else None
-    write_fused(out, (luma, chroma, infrared), fused, sheet, args)
+    write_fused(out, (luma, chroma, infrared), fused, sheet=sheet, gray=args.gray, bits=args.bits)
     print(f"wrote {out}" + (f" and {sheet}" if sheet else ""))
     return 0

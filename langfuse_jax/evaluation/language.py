@@ -3,13 +3,17 @@
 These are scores of one CLIP and three sentences: compare them only where both are the same.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int32, Real
+import numpy as np
+from jaxtyping import Array, Float, Int, Int32, Real
 
+from langfuse_jax.clip.pretrained import Clip
+from langfuse_jax.clip.words import TextEmbeddings
 from langfuse_jax.losses.language import Words, language_driven_loss, unit
 from langfuse_jax.models.clip import VisionTower
 
@@ -71,13 +75,36 @@ def language_scores(
     }
 
 
+def score_language(clip: Clip, text: TextEmbeddings) -> Callable[..., dict[str, Float[Array, " b"]]]:
+    """The function (fused, visible, infrared, sizes) -> `language_scores` of gray images in 0-255 on canvases.
+
+    Example::
+
+        clip = Clip.load()
+        scores = score_language(clip, embed(clip))(fused, visible, infrared, np.int32([[480, 640]]))
+    """
+    compiled = jax.jit(language_scores)
+
+    def scores(
+        fused: Real[np.ndarray, "b h w"],
+        visible: Real[np.ndarray, "b h w"],
+        infrared: Real[np.ndarray, "b h w"],
+        sizes: Int32[np.ndarray, "b 2"],
+    ) -> dict[str, Float[Array, " b"]]:
+        images, rows = np.concatenate([fused, visible, infrared]), np.concatenate([sizes] * 3)
+        embeddings = embed_images(clip.vision, clip.params["vision"], images, rows)
+        return compiled(*embeddings.reshape(3, len(fused), -1), text.words)
+
+    return scores
+
+
 @partial(jax.jit, static_argnums=0)
 def embed_images(
     vision: VisionTower, params: dict, images: Real[Array, "b h w"], sizes: Int32[Array, "b 2"] | None = None
 ) -> Float[Array, "b d"]:
     """Embeddings, not normalised, of gray images in 0-255 as the language-driven loss sees whole images.
 
-    Each is resized to the tower's square, bilinear without antialiasing, and seen as gray RGB. `sizes` are the true
+    Each is resized to the tower's square, bilinear without antialiasing, and repeated as gray RGB. `sizes` are the true
     heights and widths of images that lie in the top-left corners of larger canvases; what is beyond has no effect.
 
     >>> from langfuse_jax import Clip
@@ -95,7 +122,7 @@ def embed_images(
     return cast(Array, vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1)))
 
 
-def _sampling(side, length, true_length):
+def _sampling(side: int, length: int, true_length: Int[Array, ""]) -> Float[Array, "side length"]:
     """(side, length) weights that resize the first `true_length` of `length` pixels; half-pixel centres."""
     at = (jnp.arange(side) + 0.5) * (true_length / side) - 0.5
     at = jnp.clip(at, 0, true_length - 1)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,7 +87,7 @@ class ScoreTable:
         return [list(row) for row in zip(*texts, strict=True)]
 
 
-def _digits(values):
+def _digits(values: Float64[np.ndarray, " n"]) -> int:
     largest = np.max(np.abs(values[np.isfinite(values)]), initial=0)
     return 3 if largest == 0 else min(max(3 - math.floor(math.log10(largest)), 0), 6)
 
@@ -120,7 +120,7 @@ def as_markdown(table: ScoreTable) -> str:
     | mine | **7.100 ± 0.100** (1) | 1.00 |
     """
 
-    def line(cells):
+    def line(cells: Iterable[object]) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
     headings = table.headings()
@@ -141,7 +141,7 @@ def as_markdown(table: ScoreTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bold(cell, rank):
+def _bold(cell: str, rank: float) -> str:
     return f"**{cell}**" if rank == 1 else cell
 
 
@@ -163,15 +163,18 @@ def as_latex(table: ScoreTable) -> str:
         r"\midrule",
     ]
     for i, (method, cells) in enumerate(zip(table.methods, table.cells(), strict=True)):
-        cells = [_in_latex(cell, rank if table.ranked else 0) for cell, rank in zip(cells, table.ranks[i], strict=True)]
+        cells = [
+            _in_latex(cell, rank if table.ranked else 0.0) for cell, rank in zip(cells, table.ranks[i], strict=True)
+        ]
         cells += [f"{table.mean_rank[i]:.2f}"] * table.ranked
         lines.append(" & ".join([method.translate(_LATEX), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _in_latex(cell, rank):
+def _in_latex(cell: str, rank: float) -> str:
     mean, _, std = cell.partition(" ± ")
-    mean = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}"}.get(rank, mean)
+    marked: dict[float, str] = {1: rf"\textbf{{{mean}}}", 2: rf"\underline{{{mean}}}"}
+    mean = marked.get(rank, mean)
     return rf"{mean} $\pm$ {std}" if std else mean
 
 
@@ -204,10 +207,10 @@ def as_json(table: ScoreTable, about: Mapping[str, Any]) -> str:
     {'EN': 7.1}
     """
 
-    def numbers(values):
+    def numbers(values: Iterable[float]) -> dict[str, float | None]:
         return {name: _finite(value) for name, value in zip(table.columns, values, strict=True)}
 
-    methods = {}
+    methods: dict[str, dict[str, Any]] = {}
     for i, method in enumerate(table.methods):
         methods[method] = {"mean": numbers(table.mean[i]), "std": numbers(table.std[i])}
         if table.ranked:
@@ -216,5 +219,5 @@ def as_json(table: ScoreTable, about: Mapping[str, Any]) -> str:
     return json.dumps({**about, "methods": methods}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _finite(value):
+def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

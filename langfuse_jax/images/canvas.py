@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int, Shaped
 
 Size = tuple[int, int]  # height, width
 
-GRAIN = 8  # canvases have sides that are multiples of it, as the network asks
+GRAIN = 8  # canvases have sides that are multiples of it, as the network requires
 MAX_BATCH = 16  # images at a time on an accelerator
 _BATCH_PIXELS = 2**24  # and how many pixels they may have: eight images of 1080p
 _DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain
@@ -53,7 +54,8 @@ def smallest(canvases: Iterable[Size], size: Size) -> Size:
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if fitting:
         return min(fitting, key=lambda canvas: (canvas[0] * canvas[1], canvas))
-    return tuple(_rounded((side,), max(GRAIN, 2 ** ((side - 1).bit_length() - 3)))[0] for side in size)
+    height, width = (_round_up(side, max(GRAIN, 2 ** ((side - 1).bit_length() - 3))) for side in size)
+    return height, width
 
 
 def default_batch(canvas: Size, expected: int) -> int:
@@ -73,7 +75,7 @@ def default_batch(canvas: Size, expected: int) -> int:
     return min(fitting, 1 << max(0, expected - 1).bit_length())
 
 
-def shown_pixels(places, last, worn):
+def shown_pixels(places: Int[Any, "..."], last: int | Int[Any, "..."], worn: int) -> Int[Any, "..."]:
     """Which pixel of a row each of `places` shows: its own up to `last`, reflected beyond, none of `worn` at both ends.
 
     For integer arrays of numpy or jax that broadcast.
@@ -136,17 +138,21 @@ def fit_network(size: Size) -> Size:
     return _rounded(size, GRAIN)
 
 
-def place(images: Sequence[Float32[np.ndarray, "_ _"]], canvas: Size) -> Float32[np.ndarray, "b h w 1"]:
-    """Each image in the top-left corner of a canvas of zeros.
+def place(images: Sequence[Shaped[np.ndarray, "_ _"]], canvas: Size) -> Shaped[np.ndarray, "b h w 1"]:
+    """Each image, of one dtype, in the top-left corner of a canvas of zeros.
 
     >>> place([np.ones((2, 3), np.float32)], (4, 4)).sum(axis=(1, 3)).tolist()
     [[2.0, 2.0, 2.0, 0.0]]
     """
-    batch = np.zeros((len(images), *canvas, 1), np.float32)
+    batch = np.zeros((len(images), *canvas, 1), images[0].dtype)
     for empty, image in zip(batch, images, strict=True):
         empty[: image.shape[0], : image.shape[1], 0] = image
     return batch
 
 
-def _rounded(size, grain):
-    return tuple(-(-side // grain) * grain for side in size)
+def _rounded(size: Size, grain: int) -> Size:
+    return _round_up(size[0], grain), _round_up(size[1], grain)
+
+
+def _round_up(side: int, grain: int) -> int:
+    return -(-side // grain) * grain

@@ -1,13 +1,11 @@
 """Fused images as files: PNG, JPEG, TIFF, WebP or BMP by the ending of the name, with 8 or 16 bits."""
 
 import os
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8, UInt16
+from jaxtyping import Float, UInt16
 from PIL import Image
 
 from langfuse_jax.errors import UserError
@@ -40,6 +38,16 @@ def check_output(path: str | os.PathLike, bits: int, flag: str) -> None:
         raise UserError(f"--bits 16: {kind} holds 8 bits; choose {' or '.join(DEEP_FORMATS)}")
 
 
+def check_format(name: str, bits: int) -> None:
+    """Raises UserError, naming the flag, for a name that is no key of `FORMATS`, or whose format lacks `bits`.
+
+    >>> check_format("tiff", 16)
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: is none of {', '.join(FORMATS)}")
+    check_output(f"x.{name}", bits, "--format")
+
+
 def write_image(
     path: str | os.PathLike, image: Float[np.ndarray, "h w"] | Float[np.ndarray, "h w 3"], bits: int = 8
 ) -> None:
@@ -55,49 +63,21 @@ def write_image(
     check_output(path, bits, "--out")
     kind = FORMATS[Path(path).suffix[1:].lower()]
     with atomic_write(path) as file:
-        if bits == 16 and image.ndim == 3:  # Pillow writes no such files
-            file.write(_ENCODE_RGB16[kind](to_uint16(image)))
+        if bits == 16 and image.ndim == 3:
+            _write_rgb16(file, kind, to_uint16(image))
         else:
             pixels = to_uint16(image) if bits == 16 else to_uint8(image)
             Image.fromarray(pixels).save(file, format=kind, **_OPTIONS[kind])
 
 
-def _png_rgb16(pixels: UInt16[np.ndarray, "h w 3"]) -> bytes:
-    """A PNG, colour type 2 and depth 16; every row stored as its difference to the row above (filter 2)."""
-    height, width = pixels.shape[:2]
-    rows = pixels.astype(">u2").reshape(height, -1).view(np.uint8)
-    up: UInt8[np.ndarray, "h n"] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
-    data = np.concatenate([np.full((height, 1), 2, np.uint8), up], axis=1).tobytes()
+def _write_rgb16(file: BinaryIO, kind: str, pixels: UInt16[np.ndarray, "h w 3"]) -> None:
+    """Pillow writes no such files. The libraries that do are imported for them alone."""
+    if kind == "PNG":
+        import imagecodecs
 
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        file.write(imagecodecs.png_encode(pixels, level=PNG_LEVEL))
+    else:
+        import tifffile
 
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    image = chunk(b"IDAT", zlib.compress(data, PNG_LEVEL))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + image + chunk(b"IEND", b"")
-
-
-def _tiff_rgb16(pixels: Shaped[np.ndarray, "h w 3"]) -> bytes:
-    """A baseline TIFF, little endian, one deflated strip."""
-    height, width = pixels.shape[:2]
-    strip = zlib.compress(pixels.astype("<u2").tobytes(), PNG_LEVEL)
-    strip += b"\0" * (len(strip) % 2)
-    short, long = 3, 4
-    at = 8 + len(strip)  # of the three BitsPerSample, which do not fit into their entry
-    entries = [
-        (256, long, 1, width),
-        (257, long, 1, height),
-        (258, short, 3, at),
-        (259, short, 1, 8),  # Adobe's deflate
-        (262, short, 1, 2),  # RGB
-        (273, long, 1, 8),
-        (277, short, 1, 3),
-        (278, long, 1, height),
-        (279, long, 1, len(strip)),
-        (284, short, 1, 1),
-    ]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
-    return b"II*\0" + struct.pack("<I", at + 6) + strip + struct.pack("<3H", 16, 16, 16) + directory
-
-
-_ENCODE_RGB16 = {"PNG": _png_rgb16, "TIFF": _tiff_rgb16}
+        deflate: dict[str, Any] = {"compression": "adobe_deflate", "compressionargs": {"level": PNG_LEVEL}}
+        tifffile.imwrite(file, pixels, photometric="rgb", metadata=None, **deflate)

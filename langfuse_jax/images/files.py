@@ -117,16 +117,16 @@ def read_infrared(
     file is mapped by these raw values instead, whatever its type. Raises as `read_visible`, and for colour of 16 bits.
 
     >>> Image.fromarray(np.linspace(7000, 8000, 1200).astype(np.uint16).reshape(30, 40).repeat(2, 0)).save("counts.png")
-    >>> heat = read_infrared("counts.png", limits=(7000, 8000))
-    >>> heat.shape, heat.min().round(3).item(), heat.max().round(3).item()
+    >>> infrared = read_infrared("counts.png", limits=(7000, 8000))
+    >>> infrared.shape, infrared.min().round(3).item(), infrared.max().round(3).item()
     ((60, 40), 0.0, 1.0)
     """
     pixels, truncated = _decode(path, max_side)
     if truncated:  # the scene is in the low bits
         raise UserError(f"{path}: is infrared of 16 bits in colour; save it as gray of 16 bits")
     if limits is None and pixels.dtype.itemsize != 2:
-        unit = to_unit(pixels, path)
-        return unit if unit.ndim == 2 else rgb_to_ycbcr(unit)[0]
+        image = to_unit(pixels, path)
+        return image if image.ndim == 2 else rgb_to_ycbcr(image)[0]
     if pixels.ndim == 3:
         pixels = pixels @ _LUMA
     if not np.isfinite(pixels).all():
@@ -152,7 +152,7 @@ def read_visible(
 
     8 bits count as /255 and 16 bits as /65535 (float TIFFs are in [0, 1]); alpha is dropped, palettes are looked up
     and the EXIF orientation is applied. Raises UserError, naming the file, when it is missing, damaged, no image, or
-    has a side under 32 or over `max_side` pixels (None: any size), which is seen before it is decoded.
+    has a side under 32 or over `max_side` pixels (None: any size), which is checked before it is decoded.
 
     >>> write_png("red.png", np.broadcast_to([1.0, 0.0, 0.0], (32, 40, 3)))
     >>> luma, chroma = read_visible("red.png")
@@ -205,7 +205,9 @@ def _has_late_exif(file: ImageFile.ImageFile) -> bool:
     return found
 
 
-def _decode(path, max_side):
+def _decode(
+    path: PathLike, max_side: int | None
+) -> tuple[Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"], bool]:
     """Pixels of a file, (h, w) or (h, w, 3), in uint8, uint16 or float32; and whether Pillow cut 16 bits to 8."""
     try:
         with Image.open(path) as file:
@@ -271,11 +273,11 @@ def to_uint16(image: Float[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     return _quantise(image, 65535, np.uint16)
 
 
-def _quantise(image, top, dtype):
+def _quantise(image: Shaped[np.ndarray, "..."], top: int, dtype: type) -> Shaped[np.ndarray, "..."]:
     return np.rint(np.clip(image, 0, 1) * top).astype(dtype)
 
 
-def write_png(path: PathLike, image: Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"]) -> None:
+def write_png(path: str | os.PathLike, image: Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"]) -> None:
     """Writes a gray or RGB image, uint8 or floats in [0, 1], as an 8-bit PNG that appears whole or not at all.
 
     Makes the folder if it is missing; raises UserError, naming the file, where it cannot be written.

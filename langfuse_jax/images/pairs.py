@@ -12,6 +12,9 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import EXTENSIONS, MAX_SIDE, Limits, header_size, read_infrared, read_visible
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
+# Luma and chroma (None: gray) of a visible image, and an infrared image. Those of a list differ in size.
+Sources = tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _ 2"] | None, Float32[np.ndarray, "_ _"]]
+
 
 class Pair(NamedTuple):
     """One scene seen twice."""
@@ -34,7 +37,7 @@ def match_pairs(visible_folder: str | os.PathLike, infrared_folder: str | os.Pat
     """The pairs of two folders, sorted by stem, and the images in either folder that have no partner.
 
     `night/7.jpg` and `thermal/7.PNG` are a pair; sub-folders, hidden files and files that are no images by their
-    extension are passed over. Raises UserError for a missing folder, one without images, two images of one stem in
+    extension are skipped. Raises UserError for a missing folder, one without images, two images of one stem in
     one folder, the same folder given twice, and folders without a single pair.
 
     >>> from langfuse_jax.examples.night_scene import write_night_scenes
@@ -100,7 +103,7 @@ def match_fused(
     return scenes, problems
 
 
-def _no_scene(folders):
+def _no_scene(folders: Mapping[str | os.PathLike, Mapping[str, Path]]) -> str:
     """Which folders have nothing in common, with two files that may have been meant to match."""
     (first, its_images), *others = folders.items()
     for folder, images in others:
@@ -143,9 +146,7 @@ def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
     return images
 
 
-def read_pair(
-    pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE
-) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None, Float32[np.ndarray, "h w"]]:
+def read_pair(pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE) -> Sources:
     """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
 
     Raises UserError, naming both files, where they differ in size, and as the readers do.
@@ -187,7 +188,7 @@ def scan_sizes(
     return sizes
 
 
-def _header_sizes(scene):
+def _header_sizes(scene: FusedPair) -> dict[Path, tuple[int, int] | None]:
     return {path: header_size(path) for path in (scene.visible, scene.infrared, *scene.fused)}
 
 

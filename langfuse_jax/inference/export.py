@@ -23,7 +23,7 @@ def export_fusion(params: dict, pad_multiple: int = 1, worn_edge: int = 0) -> by
     The arguments are those of its `network` on canvases: two float32 (b, H, W, 1) in [0, 1] and int32 (b, 2) heights
     and widths, for any b and any H and W that are multiples of 8 (a student: 16) and of `pad_multiple` from 32. Samples
     are reflected at the lower and right edge to multiples of `pad_multiple` before they are fused, and their
-    `worn_edge` outermost pixels passed over, as `Fuser.extend` does.
+    `worn_edge` outermost pixels skipped, as `Fuser.extend` does.
 
     Example::
 
@@ -37,7 +37,9 @@ def export_fusion(params: dict, pad_multiple: int = 1, worn_edge: int = 0) -> by
     sizes = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
 
     @jax.jit
-    def fuse(visible, infrared, sizes):
+    def fuse(
+        visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Int[Array, "b 2"]
+    ) -> Float[Array, "b h w 1"]:
         padded = -(-sizes // pad_multiple) * pad_multiple
         visible, infrared = (_extended(image, sizes, worn_edge) for image in (visible, infrared))
         fused = net.apply(params, visible, infrared, padded)

@@ -19,6 +19,8 @@ from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.weights.fusion import TENSORS, load_fusion, network
 
+GrayBatch = Float32[np.ndarray, "b h w"]
+
 MODELS = ("fusion", "student")  # whose weights come with the package
 
 
@@ -26,7 +28,7 @@ class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
     `metadata` tells where the weights come from, and how the network is to see an image (`extend`): its "pad_multiple"
-    asks for sides that are multiples of it, its "worn_edge" for so many outermost pixels to be passed over. The network
+    requires sides that are multiples of it, and its "worn_edge" outermost pixels are skipped. The network
     is compiled once for each size, rounded up to multiples of 8, and batch.
 
     >>> from langfuse_jax.examples.night_scene import night_scene
@@ -36,7 +38,7 @@ class Fuser:
     ((48, 64, 3), 'float32', True)
     """
 
-    def __init__(self, params: dict, metadata: dict | None = None):
+    def __init__(self, params: dict, metadata: dict | None = None) -> None:
         self.params = jax.device_put(params)
         self.net = network(params)
         self.metadata = metadata or {}
@@ -45,8 +47,8 @@ class Fuser:
     def load(cls, path: str | os.PathLike | None = None, *, model: str | None = None) -> "Fuser":
         """The weights of the package, of `model` "fusion" (the default) or "student", or those of a folder.
 
-        A folder holds `fusion.safetensors` and `fusion.json`; or it is a training's work directory that has only
-        checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
+        A folder holds `fusion.safetensors` and `fusion.json`; or it is the work directory of a training run that has
+        only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
         UserError for any other folder or model, and for both at once.
 
         Example::
@@ -61,20 +63,22 @@ class Fuser:
             folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / (model or MODELS[0])
             if not (folder / TENSORS).is_file():
                 raise UserError(f"{folder}: this installation has no default weights; give --checkpoint DIR")
-            return cls(*load_fusion(folder))
+            return cls(*load_fusion(folder, check=False))  # a test of the package does
         if model is not None:
             raise UserError(f"--model {model}: is for weights of the package; leave it out with --checkpoint {path}")
         folder = Path(path)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "no such folder"
-            raise UserError(f"{folder}: {problem}; a checkpoint is a folder with {TENSORS}, or a training's workdir")
+            raise UserError(
+                f"{folder}: {problem}; a checkpoint is a folder with {TENSORS}, or the workdir of a training run"
+            )
         if (folder / TENSORS).is_file():
             return cls(*load_fusion(folder))
         if (folder / "checkpoints").is_dir():
             return cls(*_restore(folder))
         if folder.parent.name == "checkpoints" and folder.name.isdigit():
             return cls(*_restore(folder.parent.parent, int(folder.name)))
-        raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training")
+        raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training run")
 
     def __call__(
         self,
@@ -97,30 +101,30 @@ class Fuser:
         if tile is not None and not isinstance(self.net, StudentNet):
             raise UserError(f"tile: {tile}, but the fusion network needs the whole image; use a student, or no tiles")
         shape = np.shape(visible)
-        seen, felt = _batched(visible, "visible"), _batched(infrared, "infrared")
-        if seen.shape[:3] != felt.shape[:3]:
+        visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
+        if visible.shape[:3] != infrared.shape[:3]:
             raise UserError(
-                f"visible is {_size(seen)} and infrared {_size(felt)} (batch x height x width): "
+                f"visible is {_size(visible)} and infrared {_size(infrared)} (batch x height x width): "
                 "they must be of one size; register and crop or resize one of them"
             )
-        if min(seen.shape[1:3]) < MIN_SIDE:
-            raise UserError(f"visible is {_size(seen)} (batch x height x width): sides must be at least {MIN_SIDE}")
-        luma, chroma = rgb_to_ycbcr(seen) if seen.shape[3] == 3 else (seen[..., 0], None)
-        heat = rgb_to_ycbcr(felt)[0] if felt.shape[3] == 3 else felt[..., 0]
-        fused = self._fuse_gray(luma, heat) if tile is None else self._fuse_tiles(luma, heat, tile)
+        if min(visible.shape[1:3]) < MIN_SIDE:
+            raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
+        luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
+        thermal = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
+        fused = self._fuse_gray(luma, thermal) if tile is None else self._fuse_tiles(luma, thermal, tile)
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
 
-    def _fuse_gray(self, visible, infrared):
+    def _fuse_gray(self, visible: GrayBatch, infrared: GrayBatch) -> GrayBatch:
         h, w = visible.shape[1:]
-        visible, infrared = ([self.extend(image) for image in batch] for batch in (visible, infrared))
-        size = visible[0].shape
+        extended = [[self.extend(image) for image in batch] for batch in (visible, infrared)]
+        size = extended[0][0].shape
         canvas = fit_network(size)
         # An image that fills its canvas needs no masks, which take a little time.
-        sizes = None if canvas == size else np.tile(np.int32(size), (len(visible), 1))
-        fused = _fuse(self.net, self.params, place(visible, canvas), place(infrared, canvas), sizes)
+        sizes = None if canvas == size else np.full((len(visible), 2), size, np.int32)
+        fused = _fuse(self.net, self.params, *(place(images, canvas) for images in extended), sizes)
         return np.array(fused)[:, :h, :w, 0]
 
-    def _fuse_tiles(self, visible, infrared, tile):
+    def _fuse_tiles(self, visible: GrayBatch, infrared: GrayBatch, tile: int) -> GrayBatch:
         program = self.program((canvas_side(tile),) * 2, 1)
         return np.stack([fuse_tiles(program, v, i, tile) for v, i in zip(visible, infrared, strict=True)])
 
@@ -163,7 +167,7 @@ def _fuse(
     return cast(Array, net.apply(params, visible, infrared, sizes))
 
 
-def _restore(workdir, step=None):
+def _restore(workdir: Path, step: int | None = None) -> tuple[dict, dict]:
     """Parameters of a checkpoint, and the metadata that the finished model is to have, as far as it says how to see."""
     from langfuse_jax.weights import checkpoint  # Orbax takes a second to import
 
@@ -173,7 +177,7 @@ def _restore(workdir, step=None):
     return params, how_seen(checkpoint.saved_config(workdir, step)["crop"])
 
 
-def _batched(image, name):
+def _batched(image: Shaped[np.ndarray | Array, "..."], name: str) -> Float32[np.ndarray, "b h w c"]:
     """Any accepted form as float32 (b, h, w, c) in [0, 1]."""
     image = np.asarray(image)
     shape = image.shape
@@ -186,5 +190,5 @@ def _batched(image, name):
     return to_unit(image.reshape(shape), name)
 
 
-def _size(image):
+def _size(image: Float32[np.ndarray, "b h w c"]) -> str:
     return "x".join(map(str, image.shape[:3]))

@@ -31,7 +31,7 @@ USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 class Metric(NamedTuple):
     """One metric: its function and how to read it.
 
-    >>> METRICS["MSE"].title, METRICS["MSE"].higher_is_better, METRICS["SSIM"].least
+    >>> METRICS["MSE"].title, METRICS["MSE"].higher_is_better, METRICS["SSIM"].min_side
     ('mean squared error', False, 11)
     """
 
@@ -40,29 +40,33 @@ class Metric(NamedTuple):
     title: str
     unit: str  # or range
     needs_sources: bool = True  # function(fused, visible, infrared), else function(fused)
-    differs: bool = False  # whether the function takes `convention`
-    least: int = 2  # pixels a side
+    takes_convention: bool = False
+    min_side: int = 2  # pixels
 
 
 METRICS = {
     "EN": Metric(entropy, True, "entropy", "bits", needs_sources=False),
     "SD": Metric(standard_deviation, True, "standard deviation", "gray levels", needs_sources=False),
-    "SF": Metric(spatial_frequency, True, "spatial frequency", "gray levels", needs_sources=False, differs=True),
-    "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, differs=True),
+    "SF": Metric(
+        spatial_frequency, True, "spatial frequency", "gray levels", needs_sources=False, takes_convention=True
+    ),
+    "AG": Metric(average_gradient, True, "average gradient", "gray levels", needs_sources=False, takes_convention=True),
     "EI": Metric(edge_intensity, True, "edge intensity", "gray levels", needs_sources=False),
-    "MI": Metric(mutual_information, True, "mutual information", "nats or bits", differs=True),
+    "MI": Metric(mutual_information, True, "mutual information", "nats or bits", takes_convention=True),
     "NMI": Metric(normalised_mutual_information, True, "normalised mutual information", "0 to 2"),
     "SCD": Metric(sum_of_correlations_of_differences, True, "sum of the correlations of differences", "-2 to 2"),
-    "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", least=17),
-    "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", differs=True, least=3),
-    "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", differs=True, least=11),
-    "MS-SSIM": Metric(multi_scale_structural_similarity, True, "multi-scale structural similarity", "0 to 1", least=44),
+    "VIF": Metric(visual_information_fidelity, True, "visual information fidelity", "about 0 to 2", min_side=17),
+    "Qabf": Metric(edge_preservation, True, "edge preservation", "0 to 0.98", takes_convention=True, min_side=3),
+    "SSIM": Metric(structural_similarity, True, "structural similarity", "-2 to 2", takes_convention=True, min_side=11),
+    "MS-SSIM": Metric(
+        multi_scale_structural_similarity, True, "multi-scale structural similarity", "0 to 1", min_side=44
+    ),
     "CC": Metric(correlation_coefficient, True, "correlation coefficient", "-1 to 1"),
-    "MSE": Metric(mean_squared_error, False, "mean squared error", "squared gray levels", differs=True),
-    "RMSE": Metric(root_mean_squared_error, False, "root mean squared error", "gray levels", differs=True),
-    "PSNR": Metric(peak_signal_to_noise_ratio, True, "peak signal-to-noise ratio", "dB", differs=True),
+    "MSE": Metric(mean_squared_error, False, "mean squared error", "squared gray levels", takes_convention=True),
+    "RMSE": Metric(root_mean_squared_error, False, "root mean squared error", "gray levels", takes_convention=True),
+    "PSNR": Metric(peak_signal_to_noise_ratio, True, "peak signal-to-noise ratio", "dB", takes_convention=True),
     "CE": Metric(cross_entropy, False, "cross entropy", "bits"),
-    "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", differs=True, least=3),
+    "Nabf": Metric(fusion_artifacts, False, "fusion artifacts", "0 to 1", takes_convention=True, min_side=3),
     "Qcb": Metric(chen_blum, True, "Chen-Blum", "0 to 1"),
     "Qcv": Metric(chen_varshney, False, "Chen-Varshney", "squared gray levels"),
     **{
@@ -71,8 +75,8 @@ METRICS = {
             True,
             f"feature mutual information, {what}",
             "about 0 to 1",
-            differs=True,
-            least=3,
+            takes_convention=True,
+            min_side=3,
         )
         for name, feature, what in (
             ("FMI", "pixel", "pixels"),
@@ -127,9 +131,9 @@ def evaluate(
         )
     sides = fused.shape[-2:] if sizes is None or isinstance(sizes, jax.core.Tracer) else np.min(sizes, axis=0)
     for name in metrics:
-        if min(sides) < METRICS[name].least:
+        if min(sides) < METRICS[name].min_side:
             raise UserError(
-                f"metric {name}: needs {METRICS[name].least} pixels a side and a given image is "
+                f"metric {name}: needs {METRICS[name].min_side} pixels a side and a given image is "
                 f"{sides[0]} x {sides[1]}; leave the metric or the image out"
             )
     for role, image in (("fused", fused), ("visible", visible), ("infrared", infrared)):
@@ -160,6 +164,6 @@ def _evaluate(fused, visible, infrared, sizes, metrics, convention):
     for name in metrics:
         metric = METRICS[name]
         images = (fused, visible, infrared) if metric.needs_sources else (fused,)
-        chosen = {"convention": convention} if metric.differs else {}
+        chosen = {"convention": convention} if metric.takes_convention else {}
         values[name] = metric.function(*images, sizes=sizes, **chosen)
     return values

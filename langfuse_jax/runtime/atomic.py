@@ -5,14 +5,16 @@ import os
 import platform
 import re
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from langfuse_jax.errors import UserError
 
 
 @contextmanager
-def atomic_write(path):
+def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Yields a binary file; when the block ends without an error, that file becomes `path`, in one step.
 
     The bytes go to a temporary name in the same folder (made if it is missing), which is removed on any failure, so
@@ -42,7 +44,7 @@ def atomic_write(path):
         raise UserError(f"{path}: cannot be written ({reason}); choose a writable place with free space") from error
 
 
-def make_folder(path):
+def make_folder(path: str | os.PathLike) -> None:
     """Makes a folder and those above it, if missing. Raises UserError, naming `path`, where that is not allowed."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def check_writable(folder: Path, flag: str = "--out") -> None:
 
 
 @contextmanager
-def full_disk_reported(folder):
+def full_disk_reported(folder: str | os.PathLike) -> Iterator[None]:
     """Raises UserError, naming `folder`, where its disk turns out to be full in the block."""
     try:
         yield
@@ -74,7 +76,7 @@ def full_disk_reported(folder):
         ) from error
 
 
-def remove_leftovers(folder):
+def remove_leftovers(folder: str | os.PathLike) -> None:
     """Removes what `atomic_write` left in a folder when its process was killed; files of living processes stay."""
     if os.name != "posix":  # elsewhere there is no harmless way to ask whether a process lives
         return
@@ -87,11 +89,11 @@ def remove_leftovers(folder):
                 return
 
 
-def _host():
+def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "", platform.node())[:40] or "host"
 
 
-def _alive(pid):
+def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

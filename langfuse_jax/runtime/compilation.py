@@ -1,15 +1,16 @@
 """JAX's persistent compilation cache, on by default: a program is compiled once on a machine, not once a run."""
 
 import hashlib
+import logging
 import os
 import platform
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib
+import platformdirs
 
 from langfuse_jax.errors import UserError
 
@@ -20,9 +21,9 @@ def keep_programs(choice: str | None = None) -> str | None:
     """Switches the cache on and returns its folder, or None where it is off.
 
     The folder is the first of: `choice`, the environment variable LANGFUSE_JAX_COMPILATION_CACHE (either may be "off"),
-    what JAX was told itself (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
+    JAX's own setting (JAX_COMPILATION_CACHE_DIR), and langfuse_jax in the user's cache folder. In all but JAX's
     own, programs of differing machines stay apart: those of another processor may not run. Raises UserError for a
-    folder that was asked for and cannot be written; without the default one, programs are compiled anew each time.
+    folder that was given and cannot be written; without the default one, programs are compiled anew each time.
 
     Example::
 
@@ -40,9 +41,9 @@ def keep_programs(choice: str | None = None) -> str | None:
     ):
         if variable not in os.environ:
             jax.config.update(option, value)
-    if not choice and (told := _folder()):
-        return told
-    root = Path(choice) if choice else _user_cache() / "langfuse_jax"
+    if not choice and (configured := _folder()):
+        return configured
+    root = Path(choice) if choice else platformdirs.user_cache_path("langfuse_jax", appauthor=False, opinion=False)
     folder = root / f"jaxlib-{jaxlib.__version__}-{_machine()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,22 +56,33 @@ def keep_programs(choice: str | None = None) -> str | None:
             raise UserError(f"{source} {choice}: cannot be written ({reason}); give a folder, or off") from error
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    if warnings.showwarning is not _hear:
-        global _show
-        _show, warnings.showwarning = warnings.showwarning, _hear
+    _replace_damaged_entries()
     return str(folder)
 
 
-_show = warnings.showwarning
+def _replace_damaged_entries() -> None:
+    """Has an entry that cannot be read, as of a run that was killed while it wrote it, replaced without a word.
+
+    JAX warns of such an entry, compiles, and leaves the damaged file where it is.
+    """
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    logger = logging.getLogger("jax._src.compiler")
+    if not any(isinstance(each, _Misses) for each in logger.filters):
+        logger.addFilter(_Misses(logger.getEffectiveLevel()))
+        logger.setLevel(logging.DEBUG)  # at which JAX says that it has to compile, and by which key it looked
 
 
-def _hear(message, *args, **kwargs):
-    """JAX warns of a cache that fails and goes on; once damaged entries are gone it fills in new ones."""
-    if "Error reading persistent compilation cache" in str(message):  # of a run that was killed while it wrote one
-        for entry in Path(_folder()).glob("*-cache"):
-            entry.unlink(missing_ok=True)
-    elif "Error writing persistent compilation cache" not in str(message):
-        _show(message, *args, **kwargs)
+class _Misses(logging.Filter):
+    """Removes the file of an entry that JAX could not load, before it writes a new one; hides records under `level`."""
+
+    def __init__(self, level: int):
+        super().__init__()
+        self._level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("PERSISTENT COMPILATION CACHE MISS") and isinstance(record.args, tuple):
+            Path(_folder(), f"{record.args[1]}-cache").unlink(missing_ok=True)
+        return record.levelno >= self._level
 
 
 def count_programs() -> dict[str, int]:
@@ -84,11 +96,11 @@ def count_programs() -> dict[str, int]:
     """
     counts = {"programs": 0, "loaded": 0}
 
-    def made(event, duration_secs, **_):
+    def made(event: str, duration_secs: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":  # of one that is loaded, too
             counts["programs"] += 1
 
-    def loaded(event, **_):
+    def loaded(event: str, **_: Any) -> None:
         if event == "/jax/compilation_cache/cache_hits":
             counts["loaded"] += 1
 
@@ -98,20 +110,12 @@ def count_programs() -> dict[str, int]:
 
 
 def _folder() -> Any:
-    """What JAX has been told, a path or None."""
+    """JAX's setting, a path or None."""
     config: Any = jax.config  # whose values are attributes made at run time
     return config.jax_compilation_cache_dir
 
 
-def _user_cache():
-    if folder := os.environ.get("XDG_CACHE_HOME"):
-        return Path(folder)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-
-
-def _machine():
+def _machine() -> str:
     """A short name for what a compiled program may rely on: the processor and its instruction sets."""
     facts = {platform.machine(), platform.processor()}
     if os.path.exists("/proc/cpuinfo"):

@@ -20,7 +20,7 @@ from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.prepared import Record
 from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import how_seen
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.inference.fuser import Fuser
@@ -190,7 +190,8 @@ def embed_prompts(config: ConfigDict, clip: Clip) -> TextEmbeddings:
         sentences = TextEmbeddings.load(config.text)
         sentences.check(clip)
         return sentences
-    return embed(clip, **{role: texts(config.prompts[role]) for role in ("visible", "infrared", "goal")})
+    prompts = {role: texts(config.prompts[role]) for role in ("visible", "infrared", "goal")}
+    return embed(clip, **prompts, report=print_warning)
 
 
 def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
