@@ -4,6 +4,10 @@ from importlib import import_module
 
 from langfuse_jax._version import __version__
 
+TYPE_CHECKING = False  # as that of `typing`, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.
 _HOME = {
     "Clip": "langfuse_jax.clip.pretrained",
@@ -21,7 +25,7 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 
-def __getattr__(name: str):  # no type of `typing`, which takes longer to import than all of this
+def __getattr__(name: str) -> "Any":
     if name not in _HOME:
         raise AttributeError(f"module 'langfuse_jax' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -73,7 +73,7 @@ def _open(path: Path) -> FileIO | None:
     return file
 
 
-def _is(path, file):
+def _is(path: Path, file: FileIO) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except FileNotFoundError:
