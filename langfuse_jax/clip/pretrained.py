@@ -1,6 +1,7 @@
 """A pretrained CLIP: two towers, their parameters and a tokenizer, from a Hugging Face style folder."""
 
 import hashlib
+import importlib.resources
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from langfuse_jax.clip.tensors import params_from_tensors
 from langfuse_jax.errors import CutPrompt, UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 
-COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
+COMPACT = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "compact_clip"
 
 
 @jax.jit(static_argnums=0)
