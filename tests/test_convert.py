@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from safetensors.numpy import save_file
 
 from langfuse_jax import Fuser, UserError

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from small_network import SmallNet
 
 from langfuse_jax.errors import UserError

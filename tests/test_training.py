@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
 import quick_training
 from absl import logging as absl_logging
 from flax.traverse_util import flatten_dict
 from PIL import Image
+from reference import procedural_weights
 from safetensors.numpy import save_file
 
 import langfuse_jax
