@@ -22,7 +22,7 @@ from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.clip.words import embed
 from langfuse_jax.examples.night_scene import night_scene
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.losses import grid_loss
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
@@ -96,7 +96,7 @@ def test_a_checkpoint_sees_as_it_was_trained(trained, tmp_path, caplog):
     absl_logging.set_verbosity(absl_logging.INFO)
     with caplog.at_level("WARNING"):
         for folder in (tmp_path, tmp_path / "checkpoints" / "3"):
-            assert Fuser.load(folder).metadata == how_seen(48) != how_seen(60)
+            assert Fuser.load(folder).metadata == border_rule(48) != border_rule(60)
     assert not caplog.records
 
 
@@ -172,7 +172,7 @@ def test_scores_are_those_of_the_images_that_the_fuser_makes(trained, tmp_path):
             Image.fromarray(pixels).convert("L").save(tmp_path / "ragged" / role / f"{number}.png")
     values = {"data.validation": "ragged", "scores.every": 1, "scores.metrics": "('EN', 'AG')"}
     config = load_config(str(SMOKE), _overrides(tmp_path, **values))
-    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], how_seen(config.crop))
+    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], border_rule(config.crop))
     fuser, expected = Fuser.load(trained[0]), []
     for visible, infrared in pairs:
         gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (visible, infrared)]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from langfuse_jax import Clip, UserError
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import loop, validation
 from langfuse_jax.training.configs import load_config
@@ -116,7 +116,7 @@ def test_scores_and_sheets_keep_no_scene(root, alive, tmp_path, monkeypatch):
     draw = loop._sheet_drawer(config)
     assert alive.reads == 7 and alive.now == 0
     monkeypatch.setattr(loop, "Fuser", lambda params, seen: lambda visible, infrared: visible)
-    assert draw({}, how_seen(32), tmp_path / "sheet.png") and (tmp_path / "sheet.png").exists()
+    assert draw({}, border_rule(32), tmp_path / "sheet.png") and (tmp_path / "sheet.png").exists()
     assert alive.reads == 9 and alive.most <= 3 and alive.now == 0
 
 

@@ -19,7 +19,7 @@ from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes, read_scene
 from langfuse_jax.errors import Preempted, UserError
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.files import write_png
 from langfuse_jax.images.sheet import grid
 from langfuse_jax.inference.fuser import Fuser
@@ -162,7 +162,7 @@ def train(
         manager = checkpoints.open_checkpoints(workdir)
         state, step_key = checkpoints.restore(manager, state, iterator, key=step_key, config=config, override=override)
         start = int(state.step)
-        # Whose rule of seeing the parameters of this start have learned, see `how_seen`.
+        # Whose `border_rule` the parameters of this start have learned.
         before = saved_config(workdir, start)["crop"] if start else config.crop
         step_key = replicate(step_key, mesh)
         if first:
@@ -188,7 +188,7 @@ def train(
         def look(state, step):
             """Sheet and scores of the validation images, by process 0 alone."""
             params = local(state.final)
-            seen = how_seen(before if step == start else config.crop)
+            seen = border_rule(before if step == start else config.crop)
             if step % config.sheet.every == 0 or step == total_steps:
                 sheet = workdir / "sheets" / f"step_{step:06d}.png"
                 if draw_sheet(params, seen, sheet):
@@ -248,7 +248,7 @@ def train(
             "langfuse_jax": __version__,
             "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
             "steps": total_steps,
-        } | how_seen(config.crop if start < total_steps else before)
+        } | border_rule(config.crop if start < total_steps else before)
         save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
         return state
 
