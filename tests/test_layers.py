@@ -57,7 +57,7 @@ def test_conv_matches_library(h, w, c, d, size, stride, padding):
     x, kernel = draw(2, h, w, c), draw(size, size, c, d, seed=2)
 
     def library(x, kernel):
-        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
+        return library_conv(x, kernel, stride, padding)
 
     def ours(x, kernel):
         return conv(x, kernel, stride, padding)
