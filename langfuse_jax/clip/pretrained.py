@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from transformers import CLIPTokenizer
 
 from langfuse_jax.clip.folder import locate, read_clip
@@ -26,8 +26,8 @@ COMPACT = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "com
 
 
 @jax.jit(static_argnums=0)
-def _apply(tower, params, inputs):
-    return tower.apply({"params": params}, inputs)
+def _apply(tower: VisionTower | TextTower, params: PyTree, inputs: Array | np.ndarray) -> Array:
+    return cast(Array, tower.apply({"params": params}, inputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class Clip:
         padded = [ids + [self.tokenizer.eos_token_id] * (self.text.length - len(ids)) for ids in tokens]
         return _apply(self.text, self.params["text"], np.asarray(padded, np.int32))
 
-    def _tokens(self, text):
+    def _tokens(self, text: str) -> list[int]:
         ids = self.tokenizer(text, verbose=False)["input_ids"]
         if len(ids) <= self.text.length:
             return ids

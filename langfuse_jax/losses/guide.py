@@ -1,4 +1,4 @@
-"""The guide of a training's start: a classical fusion, which pixels can be compared with one by one."""
+"""The guide of a training run's start: a classical fusion, which pixels can be compared with one by one."""
 
 from typing import cast
 
