@@ -70,13 +70,10 @@ def gigaflops(module, shape):
 
 
 def compiled(module, library, *args):
-    def library_conv(x, kernel, stride=1, padding=0):
-        return convolution.library_conv(x, kernel, stride, [(padding, padding)] * 2)
-
     if not library:
         return jax.jit(module.apply).lower(*args).compile()
     with (
-        mock.patch.object(layers, "conv", library_conv),
+        mock.patch.object(layers, "conv", convolution.library_conv),
         mock.patch.object(layers, "conv_transpose", convolution.library_conv_transpose),
     ):
         # A new function, so that tracing happens anew under the patch.

@@ -32,10 +32,6 @@ LAYERS = {
 }
 
 
-def library_conv(x, kernel, stride=1, padding=0):
-    return convolution.library_conv(x, kernel, stride, [(padding, padding)] * 2)
-
-
 def interleaved(ours, library, *args, rounds):
     """Median milliseconds of the two functions, called in turns after one warm-up each."""
     times = ([], [])
@@ -65,7 +61,7 @@ def layer_times(side, c, d, size, stride, padding, transposed):
     def library(x, kernel):
         if transposed:
             return convolution.library_conv_transpose(x, kernel)
-        return library_conv(x, kernel, stride, padding)
+        return convolution.library_conv(x, kernel, stride, padding)
 
     x = jnp.asarray(rng.normal(size=(4, side, side, c)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, c, d)), jnp.float32)
@@ -91,7 +87,7 @@ def network_times(shape, gradient, rounds):
 
     ours, ours_seconds = compiled()
     with (
-        mock.patch.object(layers, "conv", library_conv),
+        mock.patch.object(layers, "conv", convolution.library_conv),
         mock.patch.object(layers, "conv_transpose", convolution.library_conv_transpose),
     ):
         library, library_seconds = compiled()

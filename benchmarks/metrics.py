@@ -15,10 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import metrics_numpy
 import numpy as np
 import scipy
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from reference import metrics_numpy
 
 METRICS = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 

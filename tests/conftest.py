@@ -78,6 +78,6 @@ def data_folder():
 @pytest.fixture(scope="session")
 def torch_models():
     """The module of independent models in torch, which only tests marked `torch` may need."""
-    import torch_models
+    from reference import torch_models
 
     return torch_models

@@ -23,7 +23,7 @@ from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.runtime.distributed import join_cluster
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import compile_step, data_mesh, divide, local, replicate
+from langfuse_jax.training.parallel import compile_step, data_mesh, divide, on_host, replicate
 from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import load_fusion
 
@@ -103,10 +103,10 @@ def run(mode, network, steps):
     for number in range(steps):
         part = {role: crop[jax.process_index() :: processes] for role, crop in crops(number).items()}
         state, metrics = step(state, divide(part, mode, mesh), key, frozen)
-        losses.append(float(local(metrics)["loss"]))
-        selected.append(float(local(metrics)["selected"]))
+        losses.append(float(on_host(metrics)["loss"]))
+        selected.append(float(on_host(metrics)["selected"]))
         if number == 0:
-            gradients = jax.tree.leaves_with_path(local(state.opt_state[1]))
+            gradients = jax.tree.leaves_with_path(on_host(state.opt_state[1]))
     assert 0.05 < np.mean(selected) < 0.98, selected  # patches of both kinds
     return losses, {jax.tree_util.keystr(path): leaf for path, leaf in gradients}
 

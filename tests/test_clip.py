@@ -251,9 +251,9 @@ def test_open_clip_naming(folder, open_clip):
     [
         (
             lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="vit_base"),
-            "vision_cfg asks for timm_model_name",
+            "vision_cfg requires timm_model_name",
         ),
-        (lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="roberta"), "text_cfg asks for hf_model_name"),
+        (lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="roberta"), "text_cfg requires hf_model_name"),
         (lambda c: c["model_cfg"]["text_cfg"].pop("width"), "describes no CLIP"),
         (lambda c: c.pop("model_cfg"), "describes no CLIP"),
         (lambda c: c["model_cfg"]["text_cfg"].update(width=8), "wrong shapes"),

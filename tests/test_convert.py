@@ -7,15 +7,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from safetensors.numpy import save_file
 
 from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
+from langfuse_jax.weights.border_rule import read_border_rule
 from langfuse_jax.weights.files import read_tensors
 from langfuse_jax.weights.fusion import save_fusion
-from langfuse_jax.weights.how_seen import read_seen
 from langfuse_jax.weights.ldfusion import TABLE, fusion_from_torch, fusion_to_torch
 from langfuse_jax.weights.tables import LINEAR, Rule, to_flax, to_source
 
@@ -117,7 +117,7 @@ def test_whole_images_fuse_alike_after_both_ways(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sidecar", "flags", "seen"),
+    ("sidecar", "flags", "rule"),
     [
         (None, (), {}),
         (None, ("--worn-edge", "3"), {"pad_multiple": 1, "worn_edge": 3}),
@@ -126,12 +126,12 @@ def test_whole_images_fuse_alike_after_both_ways(tmp_path):
         ("no JSON", ("--worn-edge", "2", "--pad-multiple", "8"), {"pad_multiple": 8, "worn_edge": 2}),
     ],
 )
-def test_flags_prevail_over_the_file_beside(tmp_path, sidecar, flags, seen):
+def test_flags_prevail_over_the_file_beside(tmp_path, sidecar, flags, rule):
     if sidecar:
         (tmp_path / "enc.pt.json").write_text(sidecar)
     given = {"pad_multiple": None, "worn_edge": None}
     given |= {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
-    assert read_seen(tmp_path / "enc.pt", given) == seen
+    assert read_border_rule(tmp_path / "enc.pt", given) == rule
 
 
 def test_what_says_nothing_of_how_images_are_seen(converted, tmp_path, capsys):

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from small_network import SmallNet
 
 from langfuse_jax.errors import UserError
@@ -93,10 +93,7 @@ def test_gradient_equals_the_library_lowering(net, monkeypatch):
         assert 0.1 < fused.min() and fused.max() < 0.9
     ours = gradient(net, params, visible, infrared)
 
-    def library_conv(x, kernel, stride=1, padding=0):
-        return convolution.library_conv(x, kernel, stride, [(padding, padding)] * 2)
-
-    monkeypatch.setattr(layers, "conv", library_conv)
+    monkeypatch.setattr(layers, "conv", convolution.library_conv)
     monkeypatch.setattr(layers, "conv_transpose", convolution.library_conv_transpose)
     theirs = gradient(net, params, visible, infrared)
     norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(theirs)))

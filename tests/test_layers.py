@@ -1,5 +1,7 @@
 """Every lowering against the library's own convolution and gradients; norms and pads against numpy."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,7 @@ def test_conv_matches_library(h, w, c, d, size, stride, padding):
     x, kernel = draw(2, h, w, c), draw(size, size, c, d, seed=2)
 
     def library(x, kernel):
-        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
+        return library_conv(x, kernel, stride, padding)
 
     def ours(x, kernel):
         return conv(x, kernel, stride, padding)
@@ -84,15 +86,34 @@ def test_winograd_at_every_remainder_of_its_tiles(h, w):
     assert_close(jax.jit(winograd_conv_transpose)(x, large), library_conv_transpose(x, large), 1e-4)
 
 
+def value_and_both_gradients_lowered(function, size, d, platform):
+    """As StableHLO, traced on this machine's platform."""
+    x, kernel = draw(1, 9, 9, 8), draw(size, size, 8, d)
+
+    def run(x, kernel):
+        y, pullback = jax.vjp(function, x, kernel)
+        return y, *pullback(y)
+
+    return jax.jit(run).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+
+KINDS = [(conv, 3, 8), (conv, 7, 1), (conv_transpose, 5, 4)]
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_keep_the_library_convolutions(platform):
-    for function, x, kernel in (
-        (conv, draw(1, 9, 9, 8), draw(3, 3, 8, 8)),
-        (conv, draw(1, 9, 9, 8), draw(7, 7, 8, 1)),
-        (conv_transpose, draw(1, 9, 9, 8), draw(5, 5, 8, 4)),
-    ):
-        text = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-        assert text.count("stablehlo.convolution") == 1 and "dot_general" not in text
+@pytest.mark.parametrize(("function", "size", "d"), KINDS)
+def test_accelerators_keep_the_library_convolutions(function, size, d, platform):
+    x, kernel = draw(1, 9, 9, 8), draw(size, size, 8, d)
+    value = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    for text, convolutions in ((value, 1), (value_and_both_gradients_lowered(function, size, d, platform), 3)):
+        assert text.count("stablehlo.convolution") == convolutions
+        assert not re.search(r"stablehlo\.(dot_general|while|gather)\b", text)
+
+
+@pytest.mark.parametrize(("function", "size", "d"), KINDS)
+def test_a_cpu_program_holds_no_branch_of_accelerators(function, size, d):
+    text = value_and_both_gradients_lowered(function, size, d, "cpu")
+    assert len(re.findall(r"stablehlo\.(convolution|dot_general)\b", text)) == 3
 
 
 def test_conv_transpose_by_hand():

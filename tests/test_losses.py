@@ -9,11 +9,11 @@ import pytest
 
 from langfuse_jax.losses import (
     Words,
-    entropy,
     feature_bank,
     grid_loss,
     informative,
     language_driven_loss,
+    patch_entropy,
     perceptual_loss,
     similarity_loss,
     total_loss,
@@ -98,13 +98,13 @@ def test_filtered_patches_contribute_zero_and_still_count(reference):
 
 def test_entropy_equals_the_published_numbers(reference):
     images = jnp.asarray(reference["entropy_images"]).transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(jax.jit(entropy)(images), reference["entropy"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(patch_entropy)(images), reference["entropy"], rtol=1e-5, atol=1e-6)
 
 
 def test_entropy_worked_by_hand():
     halves = jnp.concatenate([jnp.zeros((1, 4, 8, 1)), jnp.ones((1, 4, 8, 1))], axis=1)
     outside = halves * 3 - 1.5
-    np.testing.assert_allclose(entropy(jnp.concatenate([halves, outside])), [1.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(patch_entropy(jnp.concatenate([halves, outside])), [1.0, 0.0], atol=1e-6)
 
 
 def test_a_patch_counts_only_if_both_sources_are_rich():

@@ -1,21 +1,17 @@
 """Metrics against numbers worked by hand, an independent implementation, and the published scripts' own values."""
 
 import json
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from reference import metrics_numpy
 from scipy import ndimage
 
 from langfuse_jax.errors import BadPixels, UserError
 from langfuse_jax.metrics import CONVENTIONS, METRICS, USUAL, evaluate
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import metrics_numpy
 
 LOWER = {"MSE", "RMSE", "CE", "Nabf", "Qcv"}
 

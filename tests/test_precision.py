@@ -24,11 +24,6 @@ GRAY, SIZES = jax.ShapeDtypeStruct((2, 48, 64), jnp.float32), jax.ShapeDtypeStru
 WORDS = Words(*3 * [jax.ShapeDtypeStruct((16,), jnp.float32)])
 
 
-@pytest.fixture(autouse=True)
-def _accelerator(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-
-
 def products(function, *arguments, **named):
     """The products of floats in the program that a TPU would get, as lines of StableHLO."""
     text = jax.jit(function).trace(*arguments, **named).lower(lowering_platforms=("tpu",)).as_text()

@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from safetensors.numpy import save_file
 
 from langfuse_jax import Clip, FusionNet

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import procedural_weights
 from small_network import SmallNet
 
 from langfuse_jax.models.fusion import FusionNet, fresh_params

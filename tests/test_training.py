@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
 import quick_training
 from absl import logging as absl_logging
 from flax.traverse_util import flatten_dict
 from PIL import Image
+from reference import procedural_weights
 from safetensors.numpy import save_file
 
 import langfuse_jax
@@ -22,7 +22,7 @@ from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.clip.words import embed
 from langfuse_jax.examples.night_scene import night_scene
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.losses import grid_loss
 from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.fusion import FusionNet
@@ -96,7 +96,7 @@ def test_a_checkpoint_sees_as_it_was_trained(trained, tmp_path, caplog):
     absl_logging.set_verbosity(absl_logging.INFO)
     with caplog.at_level("WARNING"):
         for folder in (tmp_path, tmp_path / "checkpoints" / "3"):
-            assert Fuser.load(folder).metadata == how_seen(48) != how_seen(60)
+            assert Fuser.load(folder).metadata == border_rule(48) != border_rule(60)
     assert not caplog.records
 
 

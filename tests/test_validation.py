@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from langfuse_jax import Clip, UserError
 from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images.canvas import extend, how_seen
+from langfuse_jax.images.canvas import border_rule, extend
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import sheets, validation
 from langfuse_jax.training.configs import load_config
@@ -110,7 +110,9 @@ def test_scores_and_sheets_keep_no_scene(root, alive, tmp_path, monkeypatch):
     scores = validation.make_scores(config, FusionNet())
     assert alive.reads == 0
     found = scores({}, 0, {"crop": 32})
-    scenes = [[extend(image, **how_seen(32)) for image in read_scene(scene)] for scene in list_scenes(root / "night")]
+    scenes = [
+        [extend(image, **border_rule(32)) for image in read_scene(scene)] for scene in list_scenes(root / "night")
+    ]
     means = [np.round(255 * np.mean(pair, 0)).std() for pair in scenes]
     np.testing.assert_allclose(found["SD"], np.mean(means), rtol=1e-5)
     assert alive.reads == 5 and alive.most <= 2 and alive.now == 0

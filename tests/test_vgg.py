@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import procedural_weights
 import pytest
+from reference import procedural_weights
 from safetensors.numpy import load_file, save_file
 
 from langfuse_jax import UserError

@@ -63,6 +63,6 @@ def write_baselines(visible: str | Path, infrared: str | Path, out: str | Path) 
     ['average', 'maximum', 'pyramid']
     """
     for pair in match_pairs(visible, infrared)[0]:
-        luma, _, heat = read_pair(pair)
+        luma, _, gray = read_pair(pair)
         for method in BASELINES.values():
-            write_png(Path(out) / method.__name__ / f"{pair.stem}.png", method(luma, heat))
+            write_png(Path(out) / method.__name__ / f"{pair.stem}.png", method(luma, gray))

@@ -1,12 +1,15 @@
 """Classical fusion on a Laplacian pyramid (Burt & Adelson, 1983), with hot targets kept, and its enhancement.
 
-It makes the images that the compact CLIP learns to call well fused, and those that guide the start of a training.
+It makes the images that the compact CLIP learns to call well fused, and those that guide the start of a training run.
 `gaussian_blur` to `guide_fuse` take numpy arrays, and JAX arrays under jit.
 """
 
+from functools import reduce
+from operator import add
+
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 
 Image = Float32[np.ndarray | jax.Array, "h w"]
 Level = Float32[np.ndarray | jax.Array, "_ _"]
@@ -27,7 +30,7 @@ def gaussian_blur(image: Image, sigma: float) -> Image:
     return _filter(image, kernel / kernel.sum())
 
 
-def _filter(image, kernel):
+def _filter(image: Level, kernel: Float32[np.ndarray, " k"]) -> Level:
     radius = len(kernel) // 2
     xp = image.__array_namespace__()
     for axis in (0, 1):
@@ -35,14 +38,14 @@ def _filter(image, kernel):
         padded = xp.pad(image, pad, "reflect" if image.shape[axis] > radius else "symmetric")
         length = image.shape[axis]
         taps = (padded[i : i + length] if axis == 0 else padded[:, i : i + length] for i in range(len(kernel)))
-        image = sum(np.float32(weight) * tap for weight, tap in zip(kernel, taps, strict=True))
+        image = reduce(add, (np.float32(weight) * tap for weight, tap in zip(kernel, taps, strict=True)))
     return image
 
 
-def _stretch(small, height, width, step):
+def _stretch(small: Level, height: int, width: int, step: int) -> Level:
     """Bilinear enlargement by `step`, cut to (height, width)."""
 
-    def axis(length, count):
+    def axis(length: int, count: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         position = np.clip((np.arange(length) + 0.5) / step - 0.5, 0, count - 1)
         low = np.minimum(position.astype(int), max(count - 2, 0))
         return low, np.minimum(low + 1, count - 1), (position - low).astype(np.float32)
@@ -56,7 +59,7 @@ def _stretch(small, height, width, step):
 _TAPS = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
-def _expand(small, shape):
+def _expand(small: Level, shape: tuple[int, ...]) -> Level:
     xp = small.__array_namespace__()
     rows, columns = small.shape
     spread = xp.stack([small, xp.zeros_like(small)], axis=-1).reshape(rows, 2 * columns)
@@ -109,8 +112,8 @@ def pyramid_fuse(visible: Image, infrared: Image) -> Image:
     weight = 1 + 2 * saliency
     for level in range(levels):
         first, second = gaussian_blur(xp.abs(fused[level]), 1.5), gaussian_blur(xp.abs(other[level]), 1.5) * weight
-        share = second**4 / (first**4 + second**4 + 1e-12)
-        fused[level] = fused[level] + share * (other[level] - fused[level])
+        blend = second**4 / (first**4 + second**4 + 1e-12)
+        fused[level] = fused[level] + blend * (other[level] - fused[level])
         weight = weight[::2, ::2]
     return xp.clip(collapse(fused), 0, 1)
 
@@ -138,14 +141,14 @@ _INFRARED_BASE = 0.35
 _SHARPENED = 1.2
 
 
-def _stretched(infrared):
+def _stretched(infrared: Image) -> Image:
     """Half way to the full range: thermal cameras often use a fraction of it, which would leave people gray."""
     xp = infrared.__array_namespace__()
     low, high = xp.quantile(infrared[::4, ::4], np.array([0.01, 0.998], np.float32))
     return xp.clip(0.5 * infrared + 0.5 * (infrared - low) / xp.maximum(high - low, 0.25), 0, 1)
 
 
-def _levels(image):
+def _levels(image: Image) -> int:
     return max(1, min(5, int(np.log2(min(image.shape) / 8))))
 
 
@@ -169,12 +172,12 @@ def equalise(image: Image, *, tiles: int = 6, bins: int = 64, limit: float = 2.5
     row, column = (np.arange(height) * tiles) // height, (np.arange(width) * tiles) // width
     tile = row[:, None] * tiles + column
     counts = np.bincount((tile * bins + codes).ravel(), minlength=tiles * tiles * bins).reshape(tiles * tiles, bins)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    capped = np.minimum(shares, limit / bins)
+    frequencies = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    capped = np.minimum(frequencies, limit / bins)
     capped += (1 - capped.sum(1, keepdims=True)) / bins
     curves = np.cumsum(capped, axis=1).astype(np.float32).reshape(tiles, tiles, bins)
 
-    def axis(length):
+    def axis(length: int) -> tuple[Int[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         position = np.clip((np.arange(length) + 0.5) * tiles / length - 0.5, 0, tiles - 1)
         low = np.minimum(position.astype(np.int32), tiles - 2)
         return low, (position - low).astype(np.float32)

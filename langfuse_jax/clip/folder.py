@@ -20,7 +20,7 @@ _SAFE, _INDEX, _OPEN, _PICKLE = (
 )
 _CONFIG, _OPEN_CONFIG, _PREPROCESSOR = "config.json", "open_clip_config.json", "preprocessor_config.json"
 
-# What is read of open_clip's description. Anything else that is set asks for another network.
+# What is read of open_clip's description. Anything else that is set requires another network.
 _OPEN_KEYS = {
     "model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale"},
     "vision_cfg": {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size", "patch_dropout"},
@@ -92,14 +92,14 @@ def _read(folder: Path, file: str, read: Callable[[Path], Any]) -> Any:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); download it again") from error
 
 
-def _json(path):
+def _json(path: Path) -> dict[str, Any]:
     values = json.loads(path.read_text())
     if not isinstance(values, dict):
         raise UserError(f"{path}: is no JSON object; download it again")
     return values
 
 
-def _hugging_face_config(path):
+def _hugging_face_config(path: Path) -> CLIPConfig:
     values = _json(path)
     if values.get("model_type") != "clip":
         raise UserError(
@@ -108,7 +108,7 @@ def _hugging_face_config(path):
     return CLIPConfig.from_dict(values)
 
 
-def _open_clip_config(path):
+def _open_clip_config(path: Path) -> tuple[CLIPConfig, list[float] | None, list[float] | None]:
     """open_clip's description in Hugging Face's terms, and its mean and standard deviation."""
     values = _json(path)
     try:
@@ -116,7 +116,7 @@ def _open_clip_config(path):
         vision, text = model["vision_cfg"], model["text_cfg"]
         for name, part in (("model_cfg", model), ("vision_cfg", vision), ("text_cfg", text)):
             if other := sorted(key for key in part.keys() - _OPEN_KEYS[name] if part[key]):
-                raise UserError(f"{path}: {name} asks for {', '.join(other)}, which this CLIP does not have")
+                raise UserError(f"{path}: {name} requires {', '.join(other)}, which this CLIP does not have")
         activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
         config = CLIPConfig(
             projection_dim=model["embed_dim"],
@@ -146,12 +146,13 @@ def _open_clip_config(path):
         raise UserError(f"{path}: describes no CLIP ({type(error).__name__}: {error}); download it again") from error
 
 
-def _statistics(values, mean, std):
+def _statistics(values: Mapping[str, Any], mean: str, std: str) -> tuple[list[float] | None, list[float] | None]:
     """Mean and standard deviation of the three channels, None for what is not given."""
-    return tuple([float(values[name][i]) for i in range(3)] if values.get(name) else None for name in (mean, std))
+    first, second = ([float(values[name][i]) for i in range(3)] if values.get(name) else None for name in (mean, std))
+    return first, second
 
 
-def _tensors(folder, file):
+def _tensors(folder: Path, file: str) -> dict[str, np.ndarray]:
     if file != _INDEX:
         return read_tensors(folder / file)
     tensors: dict[str, np.ndarray] = {}

@@ -1,19 +1,20 @@
 """A pretrained CLIP: two towers, their parameters and a tokenizer, from a Hugging Face style folder."""
 
 import hashlib
+import importlib.resources
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from transformers import CLIPTokenizer
 
 from langfuse_jax.clip.folder import locate, read_clip
@@ -21,12 +22,12 @@ from langfuse_jax.clip.tensors import params_from_tensors
 from langfuse_jax.errors import CutPrompt, UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 
-COMPACT = Path(__file__).resolve().parents[1] / "assets" / "compact_clip"
+COMPACT = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / "compact_clip"
 
 
 @jax.jit(static_argnums=0)
-def _apply(tower, params, inputs):
-    return tower.apply({"params": params}, inputs)
+def _apply(tower: VisionTower | TextTower, params: PyTree, inputs: Array | np.ndarray) -> Array:
+    return cast(Array, tower.apply({"params": params}, inputs))
 
 
 @dataclass(frozen=True, eq=False)

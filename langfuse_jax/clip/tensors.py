@@ -9,15 +9,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from langfuse_jax.weights.tables import CONV, LINEAR, Rule, to_flax, to_source
 
 
-def _norm(source, target):
+def _norm(source: str, target: str) -> list[Rule]:
     return [Rule(f"{source}.weight", f"{target}/scale"), Rule(f"{source}.bias", f"{target}/bias")]
 
 
-def _dense(source, target):
+def _dense(source: str, target: str) -> list[Rule]:
     return [Rule(f"{source}.weight", f"{target}/kernel", LINEAR), Rule(f"{source}.bias", f"{target}/bias")]
 
 
-def _blocks(source, target):
+def _blocks(source: str, target: str) -> list[Rule]:
     layer, block = f"{source}.encoder.layers.{{}}", f"{target}/block_{{}}"
     rules = _norm(f"{layer}.layer_norm1", f"{block}/norm1") + _norm(f"{layer}.layer_norm2", f"{block}/norm2")
     for theirs, ours in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out")):
@@ -25,7 +25,7 @@ def _blocks(source, target):
     return rules + _dense(f"{layer}.mlp.fc1", f"{block}/fc1") + _dense(f"{layer}.mlp.fc2", f"{block}/fc2")
 
 
-def _open_blocks(source, target):
+def _open_blocks(source: str, target: str) -> list[Rule]:
     layer, block = f"{source}.resblocks.{{}}", f"{target}/block_{{}}"
     kernels, biases = (
         tuple(f"{block}/attention/{part}/{kind}" for part in ("query", "key", "value")) for kind in ("kernel", "bias")

@@ -52,8 +52,8 @@ def _fusion(args: argparse.Namespace) -> int:
     """Published weights to a checkpoint, or with --to-torch the other way."""
     forward = {"--encoder": args.encoder, "--decoder": args.decoder, "--out": args.out}
     backward = {"--to-torch": args.to_torch, "--out-encoder": args.out_encoder, "--out-decoder": args.out_decoder}
-    only_forward = {"--pad-multiple": args.pad_multiple, "--worn-edge": args.worn_edge}
-    chosen, other = (backward, forward | only_forward) if args.to_torch else (forward, backward)
+    rule = {"--pad-multiple": args.pad_multiple, "--worn-edge": args.worn_edge}
+    chosen, other = (backward, forward | rule) if args.to_torch else (forward, backward)
     if missing := [flag for flag, value in chosen.items() if not value]:
         raise UserError(f"{', '.join(missing)} missing; give {' '.join(forward)}, or {' '.join(backward)}")
     if extra := [flag for flag, value in other.items() if value]:
@@ -62,28 +62,28 @@ def _fusion(args: argparse.Namespace) -> int:
 
 
 def _from_torch(args: argparse.Namespace) -> int:
+    from langfuse_jax.weights.border_rule import read_border_rule, sidecar
     from langfuse_jax.weights.files import read_tensors
     from langfuse_jax.weights.fusion import save_fusion
-    from langfuse_jax.weights.how_seen import read_seen, sidecar
     from langfuse_jax.weights.ldfusion import fusion_from_torch
 
     written = {path: f"--out {args.out}" for path in _checkpoint(args.out)}
     _refuse_sources((args.encoder, sidecar(args.encoder), args.decoder), written)
-    how_seen = read_seen(args.encoder, {"pad_multiple": args.pad_multiple, "worn_edge": args.worn_edge})
+    rule = read_border_rule(args.encoder, {"pad_multiple": args.pad_multiple, "worn_edge": args.worn_edge})
     origin = f"--encoder {args.encoder} --decoder {args.decoder}"
     params = fusion_from_torch(read_tensors(args.encoder), read_tensors(args.decoder), origin=origin)
     names = {role: Path(getattr(args, role)).name for role in ("encoder", "decoder")}
-    save_fusion(args.out, params, metadata={"converted_from": names} | how_seen)
+    save_fusion(args.out, params, metadata={"converted_from": names} | rule)
     print(f"{args.out}: fusion checkpoint; fuse with --checkpoint {args.out}")
-    how = ", ".join(f"{name} {value}" for name, value in how_seen.items())
-    print(f"  sees images with {how}" if how_seen else "  sees images as they are")
+    how = ", ".join(f"{name} {value}" for name, value in rule.items())
+    print(f"  sees images with {how}" if rule else "  sees images as they are")
     return 0
 
 
 def _to_torch(args: argparse.Namespace) -> int:
+    from langfuse_jax.weights.border_rule import sidecar, sidecar_content
     from langfuse_jax.weights.files import write_tensors
     from langfuse_jax.weights.fusion import load_fusion, refuse_student
-    from langfuse_jax.weights.how_seen import sidecar, sidecar_content
     from langfuse_jax.weights.ldfusion import fusion_to_torch
 
     beside = sidecar(args.out_encoder)

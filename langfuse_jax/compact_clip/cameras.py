@@ -65,7 +65,7 @@ def _optics(patch: Patch, rng: np.random.Generator) -> Patch:
     """Softer or sharper, in two patches of three."""
     kind = rng.random()
     if kind < 0.4:
-        return gaussian_blur(patch, rng.uniform(0.3, 2))
+        return np.asarray(gaussian_blur(patch, rng.uniform(0.3, 2)))
     if kind < 0.67:
         return patch + np.float32(rng.uniform(0.3, 1.5)) * (patch - gaussian_blur(patch, rng.uniform(0.7, 2)))
     return patch
@@ -77,7 +77,7 @@ def _noise(patch: Patch, rng: np.random.Generator) -> Patch:
         return patch
     noise = rng.standard_normal(patch.shape, dtype=np.float32)
     if rng.random() < 0.5:
-        noise = gaussian_blur(noise, rng.uniform(0.3, 1))
+        noise = np.asarray(gaussian_blur(noise, rng.uniform(0.3, 1)))
         noise /= noise.std()
     patch = patch + np.float32(rng.uniform(0, 0.05)) * noise
     if rng.random() < 0.2:

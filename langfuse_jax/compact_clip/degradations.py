@@ -11,13 +11,13 @@ Patch = Float[np.ndarray, "s s"]
 
 
 def _blurry(patch: Patch, rng: np.random.Generator) -> Patch:
-    return gaussian_blur(patch, rng.uniform(1.2, 3.5))
+    return np.asarray(gaussian_blur(patch, rng.uniform(1.2, 3.5)))
 
 
 def _noisy(patch: Patch, rng: np.random.Generator) -> Patch:
     noise = rng.standard_normal(patch.shape, dtype=np.float32)
     if rng.random() < 0.3:
-        noise = gaussian_blur(noise, 0.75) * 2
+        noise = 2 * np.asarray(gaussian_blur(noise, 0.75))
     return patch + np.float32(rng.uniform(0.06, 0.2)) * noise
 
 

@@ -34,7 +34,7 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_least, check_texts, texts
-from langfuse_jax.training.parallel import data_mesh, local
+from langfuse_jax.training.parallel import data_mesh, on_host
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import init_state, make_train_step
 
@@ -191,7 +191,7 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "") -> dict[str,
     )
     with loop.claimed(out, state):
         state, _ = loop.run(run, out)
-        trained = {name: part for name, part in local(state.final).items() if name != "heads"}
+        trained = {name: part for name, part in on_host(state.final).items() if name != "heads"}
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
             temporary = Path(name)
             save(temporary, trained, architecture, tokenizer)

@@ -28,7 +28,7 @@ from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_below_one, check_least, check_texts, texts
-from langfuse_jax.training.parallel import data_mesh, local
+from langfuse_jax.training.parallel import data_mesh, on_host
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import refuse_student, save_fusion
@@ -110,7 +110,7 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
             "ssim_to_teacher": round(mean, 4),
             "steps": config.steps,
         }
-        save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
+        save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return mean
 
 

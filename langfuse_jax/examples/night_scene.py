@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
-from langfuse_jax.examples.drawing import box, convex, cover, fractal_noise, limb, soften
+from langfuse_jax.examples.drawing import Grid, Scalar, box, convex, cover, fractal_noise, limb, soften
 from langfuse_jax.images.files import write_png
 
 EYE, FOCAL, HORIZON = 2.2, 0.95, 0.47  # camera height in metres; the others in image heights
@@ -62,8 +62,13 @@ def write_night_scenes(folder: str | Path, count: int, height: int = 240, width:
             write_png(Path(folder) / role / f"{seed}.png", image)
 
 
+_Paint = Grid | float | tuple[float, ...] | None  # None leaves a layer as it is
+_View = tuple[slice, slice]
+_Colour = tuple[float, float, float]
+
+
 class _Scene:
-    def __init__(self, height, width, rng):
+    def __init__(self, height: int, width: int, rng: np.random.Generator) -> None:
         self.height, self.width, self.rng = height, width, rng
         self.noise = partial(fractal_noise, rng.random((256, 256), np.float32))
         y, x = np.mgrid[:height, :width].astype(np.float32) / height
@@ -71,11 +76,13 @@ class _Scene:
         self.albedo = np.zeros((height, width, 3), np.float32)
         self.emission = np.zeros_like(self.albedo)
         self.world = np.zeros_like(self.albedo)
-        self.heat = np.zeros((height, width), np.float32)
-        self.wet = np.zeros_like(self.heat)  # where the road mirrors lights
-        self.lights = []  # (X, Y, Z, colour, power)
+        self.thermal = np.zeros((height, width), np.float32)
+        self.wet = np.zeros_like(self.thermal)  # where the road mirrors lights
+        self.lights: list[tuple[float, float, float, _Colour, float]] = []  # (X, Y, Z, colour, power)
 
-    def window(self, x, z, left, right, low, high):
+    def window(
+        self, x: float, z: float, left: Scalar, right: Scalar, low: Scalar, high: Scalar
+    ) -> tuple[_View, Grid, Grid, float]:
         """A view on an upright plane at depth z: slices, metres right of x and above ground, and metres per pixel."""
         scale = z / FOCAL
         columns = np.clip(((np.array([x + left, x + right]) / scale - self.x[0, 0]) * self.height).astype(int), 0, None)
@@ -83,18 +90,20 @@ class _Scene:
         where = np.s_[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
         return where, self.x[where] * scale - x, EYE - self.y[where] * scale, scale / self.height
 
-    def paint(self, where, mask, albedo, heat, world=None, emission=0.0):
+    def paint(
+        self, where: _View, mask: Grid, albedo: _Paint, thermal: Grid | float, world: _Paint = None, glow: _Paint = 0.0
+    ) -> None:
         """Covers what is there, as far as mask (0 to 1) says."""
-        for layer, value in ((self.heat, heat), (self.wet, 0.0)):
+        for layer, value in ((self.thermal, thermal), (self.wet, 0.0)):
             layer[where] += mask * (value - layer[where])
         mask = mask[..., None]
-        for layer, value in ((self.albedo, albedo), (self.emission, emission), (self.world, world)):
-            if value is not None:
-                layer[where] += mask * (np.asarray(value, np.float32) - layer[where])
+        for surface, paint in ((self.albedo, albedo), (self.emission, glow), (self.world, world)):
+            if paint is not None:
+                surface[where] += mask * (np.asarray(paint, np.float32) - surface[where])
 
     # The street
 
-    def sky(self):
+    def sky(self) -> None:
         everywhere, up = np.s_[:, :], np.clip(-self.y / HORIZON, 0, 1)
         cloud = self.noise(self.x * 3, self.y * 9 + 40)
         haze = np.exp(-5 * up)[..., None] * np.array((0.05, 0.033, 0.022))
@@ -107,7 +116,7 @@ class _Scene:
             glow = lit[..., None] * np.array((0.16, 0.11, 0.05)) + 0.004
             self.paint(where, cover(box(u, v, 0, 0, wide, tall, 0.1), px), 0.05, 0.22 + 0.04 * lit, None, glow)
 
-    def ground(self):
+    def ground(self) -> None:
         where = np.s_[int((HORIZON + 0.004) * self.height) :, :]
         z = EYE * FOCAL / self.y[where]
         x, px = self.x[where] * z / FOCAL, z / FOCAL / self.height
@@ -132,7 +141,7 @@ class _Scene:
         ripples = self.noise(x * 2.5, 60 / z + 3, 3)
         self.wet[where] = (1.6 * patchy * ripples) * road + 0.15 * (1 - road) * (1 - lawn)
 
-    def wall(self, x, near, far, tall):
+    def wall(self, x: float, near: float, far: float, tall: float) -> None:
         """A row of houses along the street, in the plane X = x."""
         side = np.s_[:, : self.width // 2] if x < 0 else np.s_[:, self.width // 2 :]
         z = FOCAL * x / np.where(abs(self.x[side]) < 1e-3, np.copysign(1e-3, x), self.x[side])
@@ -160,7 +169,7 @@ class _Scene:
 
     # The things on it
 
-    def lamp(self, x, z):
+    def lamp(self, x: float, z: float) -> None:
         toward = -np.sign(x)
         where, u, v, px = self.window(x, z, -2.2, 2.2, -0.1, 6.6)
         at = np.array((x, 2.0, z))
@@ -170,7 +179,7 @@ class _Scene:
         self.paint(where, head, 0.1, 0.72, at, 1.6 * np.array(SODIUM))
         self.lights.append((x + toward * 1.5, 6.1, z, SODIUM, 5.0))
 
-    def tree(self, x, z):
+    def tree(self, x: float, z: float) -> None:
         where, u, v, px = self.window(x, z, -3.2, 3.2, -0.1, 8.6)
         grow = self.rng.uniform(0.85, 1.1)
         trunk = limb(u, v, (0, 0), (0.1, 3.2), 0.22, 0.14)
@@ -186,13 +195,13 @@ class _Scene:
         green = (0.015 + 0.22 * light**2)[..., None] * np.array((0.62, 1.0, 0.34))
         self.paint(where, crown, green, 0.21 + 0.15 * light + 0.02 * shape, at)
 
-    def car(self, x, z, oncoming):
+    def car(self, x: float, z: float, oncoming: bool) -> None:
         """Its front with the headlamps on, or the back of a car that has just been parked."""
         where, u, v, px = self.window(x, z, -2.6, 2.6, -0.4, 1.9)
         at = np.array((x, 0.6, z), np.float32)
         shadow = np.clip(1.25 - np.hypot(u / 1.15, (v - 0.02) / 0.22), 0, 1)
         self.albedo[where] *= 1 - 0.85 * shadow[..., None]
-        self.heat[where] += 0.22 * shadow
+        self.thermal[where] += 0.22 * shadow
         paint, warm = np.array((0.12, 0.07, 0.07)) if oncoming else np.array((0.06, 0.09, 0.15)), 0.41
         hull = [(-0.9, 0.3), (-0.9, 0.95), (0.9, 0.95), (0.9, 0.3)]
         cabin = [(-0.80, 0.93), (-0.60, 1.43), (0.60, 1.43), (0.80, 0.93)]
@@ -223,7 +232,7 @@ class _Scene:
             self.paint(where, cover(box(u, v, 0, 0.62, 0.42, 0.07, 0.03), px), 0.01, 0.82, at)
         else:
             pipe = np.exp(-(((u - 0.55) / 0.13) ** 2) - ((v - 0.27) / 0.10) ** 2)
-            self.heat[where] += 0.55 * pipe
+            self.thermal[where] += 0.55 * pipe
         for s in (-1, 1):
             lens = cover(box(u, v, 0.68 * s, 0.68, 0.15, 0.08, 0.07), px)
             if oncoming:
@@ -232,7 +241,7 @@ class _Scene:
             else:
                 self.paint(where, lens, (0.30, 0.02, 0.02), warm + 0.06, at)
 
-    def person(self, x, z, size, striding, bright):
+    def person(self, x: float, z: float, size: float, striding: bool, bright: float) -> None:
         """Dark clothes for the camera; for the thermal one a head and hands of skin, a jacket and trousers."""
         where, u, v, px = self.window(x, z, -0.8, 0.8, -0.1, 1.95)
         u, v = u / size, v / size
@@ -244,11 +253,11 @@ class _Scene:
 
     # What the two cameras make of it
 
-    def visible(self):
+    def visible(self) -> UInt8[np.ndarray, "h w 3"]:
         light = np.zeros_like(self.albedo) + np.array(AMBIENT, np.float32)
         glare = np.zeros_like(light)
-        for x, y, z, colour, power in self.lights:
-            colour, low = np.array(colour, np.float32), y < 1
+        for x, y, z, rgb, power in self.lights:
+            colour, low = np.array(rgb, np.float32), y < 1
             offset = self.world - np.array((x, y, z), np.float32)
             square = (offset**2).sum(-1)
             reach = power / (1.5 + square)
@@ -270,13 +279,13 @@ class _Scene:
         image = image + soften(noise, 0.6) * (0.026 - 0.012 * image)
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
-    def infrared(self):
-        image = soften(self._shrink(self.heat), 0.0016 * self.height / 2)
+    def infrared(self) -> UInt8[np.ndarray, "h w"]:
+        image = soften(self._shrink(self.thermal), 0.0016 * self.height / 2)
         columns = self.rng.normal(size=image.shape[1]) * 0.004
         image = image + columns + 0.010 * self.rng.normal(size=image.shape)
         return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
-    def _shrink(self, image):
+    def _shrink(self, image: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "h2 w2 *c"]:
         return image.reshape(self.height // 2, 2, self.width // 2, 2, *image.shape[2:]).mean((1, 3))
 
 

@@ -87,15 +87,15 @@ def shown_pixels(places: Int[Any, "..."], last: int | Int[Any, "..."], worn: int
     return (last - abs(places - last)).clip(worn, last - worn)
 
 
-def how_seen(crop: int) -> dict[str, int]:
-    """How a fusion network trained on crops of `crop` pixels is to see whole images: the arguments of `extend`.
+def border_rule(crop: int) -> dict[str, int]:
+    """How the borders of images go into a network trained on crops of `crop` pixels: the arguments of `extend`.
 
     A network trained on sides that are multiples of 8 alone draws a frame at the lower and right edge of others. And
     many a registered thermal image ends in a line of black. The network normalises the first pixel of all its 8-pixel
     blocks together, so that one black line there would draw a grid over the whole of a flat image: what is next to it
     is shown in its place.
 
-    >>> how_seen(192)
+    >>> border_rule(192)
     {'pad_multiple': 8, 'worn_edge': 2}
     """
     return {"pad_multiple": GRAIN if crop % GRAIN == 0 else 1, "worn_edge": 2}

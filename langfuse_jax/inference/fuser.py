@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.images.canvas import Size, extend, extended_size, fit_network, how_seen, place
+from langfuse_jax.images.canvas import Size, border_rule, extend, extended_size, fit_network, place
 from langfuse_jax.images.files import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.inference.tiles import canvas_side, fuse_tiles
 from langfuse_jax.models.fusion import FusionNet
@@ -174,7 +174,7 @@ def _restore(workdir: Path, step: int | None = None) -> tuple[dict, dict]:
     params = checkpoint.restore_params(workdir, step)
     if isinstance(network(params), StudentNet):
         return params, {}
-    return params, how_seen(checkpoint.saved_config(workdir, step)["crop"])
+    return params, border_rule(checkpoint.saved_config(workdir, step)["crop"])
 
 
 def _batched(image: Shaped[np.ndarray | Array, "..."], name: str) -> Float32[np.ndarray, "b h w c"]:

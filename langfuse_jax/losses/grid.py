@@ -38,8 +38,8 @@ def grid_loss(
 
 def _without(pattern: Float[Array, "b p"], other: Float[Array, "b p"]) -> Float[Array, "b p"]:
     """What of a pattern another one does not explain, unless it would have to be more than twice as strong."""
-    share = (pattern * other).sum(1, keepdims=True) / (jnp.square(other).sum(1, keepdims=True) + _FLOOR**2)
-    return pattern - jnp.clip(share, -2, 2) * other
+    coefficient = (pattern * other).sum(1, keepdims=True) / (jnp.square(other).sum(1, keepdims=True) + _FLOOR**2)
+    return pattern - jnp.clip(coefficient, -2, 2) * other
 
 
 def _pattern(images: Float[Array, "b h w 1"]) -> Float[Array, "b p"]:

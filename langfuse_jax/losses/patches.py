@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float
 BINS = 256
 
 
-def entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
+def patch_entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
     """Shannon entropy in bits of each image's histogram: -sum p log2 p over 256 equal bins of [0, 1].
 
     Args:
@@ -15,7 +15,7 @@ def entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
     Returns:
         (b,) bits in [0, 8]; 0 for a constant image and for one with no value inside [0, 1].
 
-    >>> entropy(jnp.array([0.0, 0.25, 0.5, 0.75]).reshape(1, 2, 2, 1)).tolist()
+    >>> patch_entropy(jnp.array([0.0, 0.25, 0.5, 0.75]).reshape(1, 2, 2, 1)).tolist()
     [2.0]
     """
     b = images.shape[0]
@@ -36,4 +36,4 @@ def informative(
     >>> [informative(busy, infrared, threshold=3.0).tolist() for infrared in (flat, busy)]
     [[False], [True]]
     """
-    return (entropy(visible) > threshold) & (entropy(infrared) > threshold)
+    return (patch_entropy(visible) > threshold) & (patch_entropy(infrared) > threshold)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -43,15 +42,15 @@ def perceptual_loss(
     sources = jax.lax.stop_gradient((features(visible), features(infrared)))
     maps = zip(features(fused), *sources, strict=True)
     # Differences in the features' own dtype, their mean in float32.
-    return reduce(add, [jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps])
+    return reduce(jnp.add, [jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps])
 
 
 def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
     """A fixed bank of rectified band-pass features, for use where no VGG19 weights are at hand.
 
     At each of five octaves: the positive and the negative parts of horizontal and vertical differences and of a
-    Laplacian, so that an elementwise maximum over two images asks for the stronger structure of each sign. Last, the
-    low-pass rest as the pair (x, 1 - x): the maximum over both images then asks for their average, where a plain
+    Laplacian, so that an elementwise maximum over two images takes the stronger structure of each sign. Last, the
+    low-pass rest as the pair (x, 1 - x): the maximum over both images then means their average, where a plain
     maximum of x would brighten everything.
 
     Args:
@@ -76,13 +75,13 @@ def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:
     return (*maps, _BASE_GAIN * level, _BASE_GAIN * (1 - level))
 
 
-def _blur(x):
+def _blur(x: Float[Array, "b h w 1"]) -> Float[Array, "b h w 1"]:
     """Binomial 1 4 6 4 1 along both axes, edges repeated; as two matmuls, which compile and run fastest."""
     rows, columns = (_binomial_matrix(n) for n in x.shape[1:3])
     return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns, precision="highest")
 
 
-def _binomial_matrix(n):
+def _binomial_matrix(n: int) -> Float[np.ndarray, "n n"]:
     matrix = np.zeros((n, n), np.float32)
     for shift, weight in zip(range(-2, 3), (1, 4, 6, 4, 1), strict=True):
         np.add.at(matrix, (np.arange(n), np.clip(np.arange(n) + shift, 0, n - 1)), weight / 16)

@@ -2,15 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
 
-from langfuse_jax.metrics.region import Sizes, centred, gray, ratio, total
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, centred, gray, ratio, total
 
 
 @jax.jit
 def sum_of_correlations_of_differences(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+    fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None
+) -> Scores:
     """SCD = r(F - B, A) + r(F - A, B), r Pearson's correlation, A and B the sources.
 
     Range [-2, 2], higher is better. A correlation with a constant (F equal to a source up to a constant, or a constant
@@ -25,9 +24,7 @@ def sum_of_correlations_of_differences(
 
 
 @jax.jit
-def correlation_coefficient(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+def correlation_coefficient(fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None) -> Scores:
     """CC = (r(A, F) + r(B, F)) / 2, r Pearson's correlation.
 
     Range [-1, 1], higher is better; a correlation with a constant image is 0. The average of the sources is hard to
@@ -41,7 +38,7 @@ def correlation_coefficient(
     return (_correlation(v, f, sizes) + _correlation(i, f, sizes)) / 2
 
 
-def _correlation(x, y, sizes):
+def _correlation(x: Maps, y: Maps, sizes: Sizes) -> Scores:
     x, y = centred(x, sizes), centred(y, sizes)
     power = jnp.sqrt(total(x * x, sizes)) * jnp.sqrt(total(y * y, sizes))
     return ratio(total(x * y, sizes), power)

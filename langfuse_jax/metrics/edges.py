@@ -5,21 +5,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
 
 from langfuse_jax.metrics.gradients import sobel
-from langfuse_jax.metrics.region import Sizes, gray, mirrored, ratio, shrink, total
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, gray, mirrored, ratio, shrink, total
 
 
 @partial(jax.jit, static_argnames="convention")
 def edge_preservation(
-    fused: Num[Array, "b h w"],
-    visible: Num[Array, "b h w"],
-    infrared: Num[Array, "b h w"],
-    *,
-    sizes: Sizes = None,
-    convention: str = "cddfuse",
-) -> Float[Array, " b"]:
+    fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None, convention: str = "cddfuse"
+) -> Scores:
     """Qabf = sum(Q_A g_A + Q_B g_B) / sum(g_A + g_B), with g and a magnitude and angle of the Sobel gradient and
 
         Q_X = 0.9994 / (1 + exp(-15 (G - 0.5))) * 0.9879 / (1 + exp(-22 (1 - |a_X - a_F| / (pi/2) - 0.8)))
@@ -50,14 +44,13 @@ def edge_preservation(
     for x, y in sources:
         power = x * x + y * y
         strength = jnp.sqrt(power)
-        larger = jnp.maximum(strength, strength_f)
-        agreement = jnp.minimum(strength, strength_f) / jnp.where(larger > 0, larger, 1)
+        agreement = ratio(jnp.minimum(strength, strength_f), jnp.maximum(strength, strength_f))
         # Squares of whole gray levels are exact, so equality is too.
         agreement = jnp.where(power == power_f, 1 if corrected else strength_f, agreement)
         turn = jnp.abs(_angle(x, y) - angle_f)
         if corrected:
             turn = jnp.minimum(turn, np.pi - turn)
-        quality = _sigmoid(0.9994, 15, agreement - 0.5) * _sigmoid(0.9879, 22, 1 - turn / (np.pi / 2) - 0.8)
+        quality = _sigmoid(0.9994, 15.0, agreement - 0.5) * _sigmoid(0.9879, 22.0, 1 - turn / (np.pi / 2) - 0.8)
         preserved += total(quality * strength, left)
         weights += total(strength, left)
     return ratio(preserved, weights)
@@ -65,13 +58,8 @@ def edge_preservation(
 
 @partial(jax.jit, static_argnames="convention")
 def fusion_artifacts(
-    fused: Num[Array, "b h w"],
-    visible: Num[Array, "b h w"],
-    infrared: Num[Array, "b h w"],
-    *,
-    sizes: Sizes = None,
-    convention: str = "cddfuse",
-) -> Float[Array, " b"]:
+    fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None, convention: str = "cddfuse"
+) -> Scores:
     """Nabf = sum(N ((1 - Q_A) w_A + (1 - Q_B) w_B)) / sum(w_A + w_B), N = 1 where g_F > g_A and g_F > g_B, else 0.
 
     g and a are magnitude and angle of Sobel / 8 on the image mirrored at its border, w = g^1.5 where g >= 2 else 0.001,
@@ -98,10 +86,9 @@ def fusion_artifacts(
     for x, y in sources:
         power = x * x + y * y
         strength = jnp.sqrt(power)
-        larger = jnp.maximum(strength, strength_f)
-        agreement = jnp.minimum(strength, strength_f) / jnp.where(larger > 0, larger, 1)
+        agreement = ratio(jnp.minimum(strength, strength_f), jnp.maximum(strength, strength_f))
         turn = jnp.abs(1 - jnp.abs(_flat_angle(x, y) - angle_f) / (np.pi / 2))
-        quality = jnp.sqrt(_sigmoid(0.9999, 19, agreement - 0.5) * _sigmoid(0.9995, 22, turn - 0.5))
+        quality = jnp.sqrt(_sigmoid(0.9999, 19.0, agreement - 0.5) * _sigmoid(0.9995, 22.0, turn - 0.5))
         weight = jnp.where(power >= 4, strength * jnp.sqrt(strength), 0.001)
         lost += (1 - quality) * weight
         weights += weight
@@ -109,15 +96,15 @@ def fusion_artifacts(
     return ratio(total(jnp.where(added, lost, 0), sizes), total(weights, sizes))
 
 
-def _flat_angle(x, y):
+def _flat_angle(x: Maps, y: Maps) -> Maps:
     """atan(x / y); pi/2 with the sign of x where y is 0, and 0 where both are."""
     return jnp.where(y == 0, jnp.sign(x) * (np.pi / 2), jnp.arctan(x / jnp.where(y == 0, 1, y)))
 
 
-def _angle(x, y):
+def _angle(x: Maps, y: Maps) -> Maps:
     """The angle in (-pi/2, pi/2] of an edge, counted upwards: atan(-y / x), and pi/2 where x is 0."""
     return jnp.where(x == 0, np.pi / 2, jnp.arctan(-y / jnp.where(x == 0, 1, x)))
 
 
-def _sigmoid(top, slope, x):
+def _sigmoid(top: float, slope: float, x: Maps) -> Maps:
     return top / (1 + jnp.exp(-slope * x))

@@ -1,14 +1,17 @@
 """Feature mutual information (FMI): what a window of the fused image's features tells of the sources' windows."""
 
+from collections.abc import Sequence
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from langfuse_jax.metrics.gradients import slope
-from langfuse_jax.metrics.region import Sizes, gray, mean, shrink
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, gray, mean, shrink
 from langfuse_jax.metrics.transforms import cosine_transform, meyer_transform
+
+_Cells = Sequence[Maps]  # of nine
 
 _FEATURES = {
     "pixel": lambda image, sizes: (image, sizes),
@@ -22,14 +25,14 @@ _NOISE = {"dct": 0.01, "wavelet": 0.01}
 
 @partial(jax.jit, static_argnames=("convention", "feature"))
 def feature_mutual_information(
-    fused: Num[Array, "b h w"],
-    visible: Num[Array, "b h w"],
-    infrared: Num[Array, "b h w"],
+    fused: Images,
+    visible: Images,
+    infrared: Images,
     *,
     sizes: Sizes = None,
     convention: str = "cddfuse",
     feature: str = "pixel",
-) -> Float[Array, " b"]:
+) -> Scores:
     """FMI = mean over windows of (n(F, A) + n(F, B)) / 2, n(X, Y) = 2 (H(X) + H(Y) - H(X, Y)) / (H(X) + H(Y)).
 
     The 3 x 3 features of a window, less their least and over their sum, count as probabilities p of nine cells (flat
@@ -58,7 +61,7 @@ def feature_mutual_information(
     maps = [_FEATURES[feature](x, sizes) for x in gray(sizes, fused, visible, infrared)]
     windows = [_cells(x) for x, _ in maps]
     f, v, i = windows
-    stretched = [jnp.stack(_stretched(x, _NOISE.get(feature, 0))) for x in windows]
+    stretched = [jnp.stack(_stretched(x, _NOISE.get(feature, 0.0))) for x in windows]
     stretched = jax.lax.optimization_barrier(stretched)
     equal_visible, equal_infrared = _equal(f, v), _equal(f, i)
     if convention != "corrected":
@@ -67,23 +70,23 @@ def feature_mutual_information(
     certain = [equal | (flat[0] & flat[k]) for k, equal in ((1, equal_visible), (2, equal_infrared))]
     f, v, i = (x / jnp.sum(x, axis=0) for x in stretched)
     # Both sources in one batch: half as much to compile.
-    told = _told(list(jnp.concatenate([v, i], axis=1)), list(jnp.concatenate([f, f], axis=1)))
-    told = jnp.where(jnp.concatenate(certain), 1, told)
-    of_visible, of_infrared = jnp.split(told, 2)
+    information = _normalised_information(list(jnp.concatenate([v, i], axis=1)), list(jnp.concatenate([f, f], axis=1)))
+    information = jnp.where(jnp.concatenate(certain), 1, information)
+    of_visible, of_infrared = jnp.split(information, 2)
     return mean((of_visible + of_infrared) / 2, shrink(maps[0][1], 2))
 
 
-def _cells(image):
+def _cells(image: Maps) -> list[Float[Array, "b hh ww"]]:
     """The 9 values of each window, columns first: (b, h - 2, w - 2) each."""
     h, w = (n - 2 for n in image.shape[1:])
     return [image[:, y : y + h, x : x + w] for x in range(3) for y in range(3)]
 
 
-def _equal(x, y):
+def _equal(x: _Cells | Float[Array, "9 b h w"], y: _Cells) -> Bool[Array, "b h w"]:
     return reduce(jnp.logical_and, (a == b for a, b in zip(x, y, strict=True)))
 
 
-def _stretched(cells, noise):
+def _stretched(cells: _Cells, noise: float) -> list[Maps]:
     """From 0 to 1; ones in a flat window."""
     least = reduce(jnp.minimum, cells)
     span = reduce(jnp.maximum, cells) - least
@@ -91,7 +94,7 @@ def _stretched(cells, noise):
     return [jnp.where(varied, (x - least) / jnp.where(varied, span, 1), 1) for x in cells]
 
 
-def _told(p, q):
+def _normalised_information(p: _Cells, q: _Cells) -> Maps:
     """n(X, Y) of probabilities of nine cells each; 0 where neither has entropy."""
     apart = [[x - 1 / 9 for x in z] for z in (p, q)]
     power = _inner(apart[0], apart[0]) * _inner(apart[1], apart[1])
@@ -99,44 +102,44 @@ def _told(p, q):
     # The lower Frechet bound of X and Y is the upper one of X and Y counted backwards, and entropy knows no order.
     q = [jnp.where(correlation < 0, b, a) for a, b in zip(q, q[::-1], strict=True)]
     upto_p, upto_q = _cumulative(p), _cumulative(q)
-    covariance = sum(jnp.minimum(x, y) - x * y for x in upto_p for y in upto_q)
+    covariance = reduce(jnp.add, (jnp.minimum(x, y) - x * y for x in upto_p for y in upto_q))
     usable = covariance > 0
     spread = _spread(p) * _spread(q)
-    share = jnp.where(usable, jnp.abs(correlation) * spread / jnp.where(usable, covariance, 1), 0)
-    marginal = -sum(_x_log_x(x) for x in p + q)
+    dependence = jnp.where(usable, jnp.abs(correlation) * spread / jnp.where(usable, covariance, 1), 0)
+    marginal = -reduce(jnp.add, (_x_log_x(x) for x in (*p, *q)))
 
-    rows = jnp.stack([jnp.zeros_like(share), *upto_p[:-1]]), jnp.stack(upto_p), jnp.stack(p)
-    below_q = [jnp.zeros_like(share), *upto_q[:-1]]
-    share, q, below_q, upto_q, rows = jax.lax.optimization_barrier((share, q, below_q, upto_q, rows))
+    rows = jnp.stack([jnp.zeros_like(dependence), *upto_p[:-1]]), jnp.stack(upto_p), jnp.stack(p)
+    below_q = [jnp.zeros_like(dependence), *upto_q[:-1]]
+    dependence, q, below_q, upto_q, rows = jax.lax.optimization_barrier((dependence, q, below_q, upto_q, rows))
 
-    def add_row(k, joint):
+    def add_row(k: Int[Array, ""], joint: Maps) -> Maps:
         below, upto, mass = (row[k] for row in rows)
         for y, low, high in zip(q, below_q, upto_q, strict=True):
             together = jnp.maximum(jnp.minimum(upto, high) - jnp.maximum(below, low), 0)
-            joint -= _x_log_x(share * together + (1 - share) * mass * y)
+            joint -= _x_log_x(dependence * together + (1 - dependence) * mass * y)
         return joint
 
-    joint = jax.lax.fori_loop(0, len(p), add_row, jnp.zeros_like(share))
+    joint = jax.lax.fori_loop(0, len(p), add_row, jnp.zeros_like(dependence))
     return jnp.where(marginal > 0, 2 * (marginal - joint) / jnp.where(marginal > 0, marginal, 1), 0)
 
 
-def _inner(x, y):
-    return sum(a * b for a, b in zip(x, y, strict=True))
+def _inner(x: _Cells, y: _Cells) -> Maps:
+    return reduce(jnp.add, (a * b for a, b in zip(x, y, strict=True)))
 
 
-def _cumulative(p):
+def _cumulative(p: _Cells) -> list[Maps]:
     sums = [p[0]]
     for x in p[1:-1]:
         sums.append(sums[-1] + x)
     return [*sums, jnp.ones_like(p[0])]
 
 
-def _spread(p):
+def _spread(p: _Cells) -> Maps:
     """Standard deviation of the cell's number."""
-    middle = sum(k * x for k, x in enumerate(p))
-    return jnp.sqrt(sum(jnp.square(k - middle) * x for k, x in enumerate(p)))
+    middle = reduce(jnp.add, (k * x for k, x in enumerate(p)))
+    return jnp.sqrt(reduce(jnp.add, (jnp.square(k - middle) * x for k, x in enumerate(p))))
 
 
-def _x_log_x(x):
-    # A share above 1 makes cells negative: the script takes the logarithm's real part.
+def _x_log_x(x: Maps) -> Maps:
+    # A dependence above 1 makes cells negative: the script takes the logarithm's real part.
     return x * jnp.log2(jnp.where(x == 0, 1, jnp.abs(x)))

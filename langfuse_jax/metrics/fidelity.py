@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
 
-from langfuse_jax.metrics.region import Sizes, blank, gray, halve, ratio, shrink, total
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, blank, gray, halve, ratio, shrink, total
 from langfuse_jax.metrics.windows import gaussian, local_mean, triple_moments
 
 _NOISE = 2.0  # variance of the visual noise, on 0-255
@@ -12,9 +11,7 @@ _NOTHING = 1e-10  # a variance below this is none
 
 
 @jax.jit
-def visual_information_fidelity(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+def visual_information_fidelity(fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None) -> Scores:
     """VIF = v(A, F) + v(B, F), the pixel-domain VIFp of Sheikh and Bovik over 4 scales:
 
         v = sum log(1 + g^2 s / (sv + 2)) / sum log(1 + s / 2),  g = cov / s,  sv = var F - g cov
@@ -45,13 +42,13 @@ def visual_information_fidelity(
         left = shrink(sizes, taps - 1)
         _, variances, covariances = triple_moments(images[0], images[1], images[2], window)
         for source in (0, 1):
-            seen, there = _information(variances[source + 1], variances[0], covariances[source])
-            kept[source] += total(seen, left)
-            whole[source] += total(there, left)
+            conveyed, available = _information(variances[source + 1], variances[0], covariances[source])
+            kept[source] += total(conveyed, left)
+            whole[source] += total(available, left)
     return ratio(kept[0], whole[0]) + ratio(kept[1], whole[1])
 
 
-def _information(s, t, covariance):
+def _information(s: Maps, t: Maps, covariance: Maps) -> tuple[Maps, Maps]:
     """Of a source's variance s, the fused image's t: what F shows of the source, and what there is, per window."""
     gain = covariance / (s + _NOTHING)
     rest = t - gain * covariance

@@ -4,13 +4,25 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from langfuse_jax.metrics.region import Sizes, centred, gray, mean, padded, pixels, replicate, total
+from langfuse_jax.metrics.region import (
+    Images,
+    Maps,
+    Scores,
+    Sizes,
+    centred,
+    gray,
+    mean,
+    padded,
+    pixels,
+    replicate,
+    total,
+)
 
 
 @jax.jit
-def standard_deviation(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[Array, " b"]:
+def standard_deviation(fused: Images, *, sizes: Sizes = None) -> Scores:
     """SD = sqrt(mean((F - mean F)^2)), the population's, in gray levels.
 
     Range [0, 127.5], higher is better; 0 for a constant image. Noise and saturation raise it. Rao, Meas. Sci. Technol.
@@ -25,9 +37,7 @@ def standard_deviation(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Fl
 
 
 @partial(jax.jit, static_argnames="convention")
-def spatial_frequency(
-    fused: Num[Array, "b h w"], *, sizes: Sizes = None, convention: str = "cddfuse"
-) -> Float[Array, " b"]:
+def spatial_frequency(fused: Images, *, sizes: Sizes = None, convention: str = "cddfuse") -> Scores:
     """SF = sqrt(mean(dx^2) + mean(dy^2)), dx and dy the differences of neighbours, in gray levels.
 
     The means are over the differences there are; in "vifb" both sums are divided by h w (0.1 to 0.2 % lower).
@@ -49,9 +59,7 @@ def spatial_frequency(
 
 
 @partial(jax.jit, static_argnames="convention")
-def average_gradient(
-    fused: Num[Array, "b h w"], *, sizes: Sizes = None, convention: str = "cddfuse"
-) -> Float[Array, " b"]:
+def average_gradient(fused: Images, *, sizes: Sizes = None, convention: str = "cddfuse") -> Scores:
     """AG = mean(sqrt((gx^2 + gy^2) / 2)), g central differences inside and one-sided ones at the border; gray levels.
 
     In "tang" and "vifb" the sum is divided by (h - 1)(w - 1), not h w (0.4 to 0.7 % higher).
@@ -72,7 +80,7 @@ def average_gradient(
 
 
 @jax.jit
-def edge_intensity(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[Array, " b"]:
+def edge_intensity(fused: Images, *, sizes: Sizes = None) -> Scores:
     """EI = mean(sqrt(sx^2 + sy^2)), s the Sobel responses ([1 2 1], not normalised; edges repeated), gray levels.
 
     Range [0, 1141], higher is better; 0 for a constant image. Noise raises it. Rajalingam and Priya, Int. J. Eng.
@@ -87,7 +95,7 @@ def edge_intensity(fused: Num[Array, "b h w"], *, sizes: Sizes = None) -> Float[
     return mean(jnp.sqrt(x * x + y * y), sizes)
 
 
-def sobel(image: Float[Array, "b h w"]) -> tuple[Float[Array, "b hh ww"], Float[Array, "b hh ww"]]:
+def sobel(image: Maps) -> tuple[Float[Array, "b hh ww"], Float[Array, "b hh ww"]]:
     """Responses to [-1 0 1; -2 0 2; -1 0 1] and to its transpose, inside: (b, h - 2, w - 2) each.
 
     Exact for whole gray levels. The first grows to the right, the second downwards.
@@ -99,7 +107,7 @@ def sobel(image: Float[Array, "b h w"]) -> tuple[Float[Array, "b hh ww"], Float[
     )
 
 
-def slope(image, sizes, axis):
+def slope(image: Maps, sizes: Sizes, axis: int) -> Maps:
     """numpy.gradient along an axis."""
     n = image.shape[axis]
     length = n if sizes is None else sizes[:, axis - 1, None, None]

@@ -1,21 +1,22 @@
 """Metrics after models of human contrast sensitivity: Qcb and Qcv."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jax.typing import DTypeLike
+from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from langfuse_jax.metrics.gradients import sobel
-from langfuse_jax.metrics.region import Sizes, blank, gray, inside, mean, ratio
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, blank, gray, inside, mean, ratio
 from langfuse_jax.metrics.windows import local_mean
 
 _BLOCK = 16
 
 
 @jax.jit
-def chen_blum(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+def chen_blum(fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None) -> Scores:
     """Qcb = mean(l_A Q_A + l_B Q_B), Q_X = min(P_X, P_F) / max(P_X, P_F), l_X = P_X^2 / (P_A^2 + P_B^2).
 
     P = c^3 / (c^2 + 0.0001) masks the local contrast c = |G2 x / G4 x - 1| of images stretched to 0-255 and filtered by
@@ -33,19 +34,17 @@ def chen_blum(
     images = [_stretched(x, sizes) for x in gray(sizes, fused, visible, infrared)]
     f, a, b = (_masked_contrast(x, sizes) for x in images)
 
-    def agreement(x):
+    def agreement(x: Maps) -> Maps:
         larger = jnp.maximum(x, f)
-        return jnp.where(larger > 0, jnp.minimum(x, f) / jnp.where(larger > 0, larger, 1), 1)
+        return jnp.where(larger > 0, ratio(jnp.minimum(x, f), larger), 1)
 
     salient = a * a + b * b
-    share = jnp.where(salient > 0, a * a / jnp.where(salient > 0, salient, 1), 0.5)
-    return mean(share * agreement(a) + (1 - share) * agreement(b), sizes)
+    weight = jnp.where(salient > 0, ratio(a * a, salient), 0.5)
+    return mean(weight * agreement(a) + (1 - weight) * agreement(b), sizes)
 
 
 @jax.jit
-def chen_varshney(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+def chen_varshney(fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None) -> Scores:
     """Qcv = sum(s_A D_A + s_B D_B) / sum(s_A + s_B) over blocks of 16 x 16 pixels, of images stretched to 0-255.
 
     s_X is the sum of the fifth powers of the Sobel magnitude, D_X the mean square of X - F filtered by 2.6 (0.0192 +
@@ -65,14 +64,16 @@ def chen_varshney(
         x, y = sobel(jnp.pad(source, ((0, 0), (1, 1), (1, 1))))
         power = (x * x + y * y) / 255**2  # scaled: a fifth power strains float32
         salience = _block_sums(blank(power * power * jnp.sqrt(power), sizes))
-        seen = _filtered(source - f, sizes, lambda r: 2.6 * (0.0192 + 0.144 * r) * jnp.exp(-((0.144 * r) ** 1.1)), 4)
-        difference = _block_sums(blank(seen * seen, sizes)) / _BLOCK**2
+        filtered = _filtered(
+            source - f, sizes, lambda r: 2.6 * (0.0192 + 0.144 * r) * jnp.exp(-((0.144 * r) ** 1.1)), 4
+        )
+        difference = _block_sums(blank(filtered * filtered, sizes)) / _BLOCK**2
         above += jnp.sum(salience * difference, axis=(1, 2))
         below += jnp.sum(salience, axis=(1, 2))
     return ratio(above, below)
 
 
-def _stretched(image, sizes):
+def _stretched(image: Maps, sizes: Sizes) -> Maps:
     """Whole levels, the least 0 and the largest 255; a constant image is 0."""
     within = inside(image, sizes)
     least = jnp.min(jnp.where(within, image, jnp.inf), axis=(1, 2), keepdims=True)
@@ -81,19 +82,19 @@ def _stretched(image, sizes):
     return blank(jnp.floor((image - least) / jnp.where(span > 0, span, 1) * 255 + 0.5005), sizes)
 
 
-def _masked_contrast(image, sizes):
-    def sensitivity(r):
+def _masked_contrast(image: Maps, sizes: Sizes) -> Maps:
+    def sensitivity(r: Maps) -> Maps:
         return jnp.exp(-((r / 15.3870) ** 2)) - 0.7622 * jnp.exp(-((r / 1.3456) ** 2))
 
     image = jnp.pad(blank(_filtered(image, sizes, sensitivity, 15), sizes), ((0, 0), (15, 15), (15, 15)))
     at = np.arange(-15, 16)
     windows = ((np.exp(-(at**2) / (2 * s * s)) / np.sqrt(2 * np.pi * s * s)).tolist() for s in (2, 4))
     near, far = (local_mean(image, window) for window in windows)
-    contrast = jnp.where(far == 0, 0, jnp.abs(near / jnp.where(far == 0, 1, far) - 1))
+    contrast = jnp.where(far == 0, 0, jnp.abs(ratio(near, far) - 1))
     return contrast**3 / (contrast**2 + 0.0001)
 
 
-def _filtered(image, sizes, response, steps):
+def _filtered(image: Maps, sizes: Sizes, response: Callable[[Maps], Maps], steps: int) -> Maps:
     """The image with each frequency of k cycles down and l across times response(hypot(k, l) / steps)."""
     frequencies = []
     for axis in (1, 2):
@@ -107,7 +108,7 @@ def _filtered(image, sizes, response, steps):
     # No FFT has a traced length: products with the DFT's matrices do.
     down, across = (_fourier(image.shape[axis], sizes[:, axis - 1], image.dtype) for axis in (1, 2))
 
-    def product(*matrices):
+    def product(*matrices: Inexact[Array, "b _ _"]) -> Inexact[Array, "b _ _"]:
         return jnp.einsum("bik,bkl,blj->bij", *matrices, precision="highest")
 
     spectrum = product(down, image.astype(down.dtype), across) * gain
@@ -115,14 +116,14 @@ def _filtered(image, sizes, response, steps):
     return product(down.conj(), spectrum, across.conj()).real / n
 
 
-def _fourier(length, n, dtype):
+def _fourier(length: int, n: Int[Array, " b"], dtype: DTypeLike) -> Complex[Array, "b n n"]:
     """exp(-2 pi i j k / n) for each n of a batch; 0 where j or k is not below n. Symmetric."""
     at, n = jnp.arange(length), n[:, None, None]
     turns = (at[:, None] * at % n).astype(dtype) / n.astype(dtype)
     return jnp.where((at[:, None] < n) & (at < n), jnp.exp(-2j * np.pi * turns), 0)
 
 
-def _block_sums(maps):
+def _block_sums(maps: Maps) -> Float[Array, "b rows columns"]:
     b, h, w = maps.shape
     maps = jnp.pad(maps, ((0, 0), (0, -h % _BLOCK), (0, -w % _BLOCK)))
     return maps.reshape(b, -(-h // _BLOCK), _BLOCK, -(-w // _BLOCK), _BLOCK).sum(axis=(2, 4))

@@ -5,21 +5,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from langfuse_jax.metrics.region import Sizes, gray, halve, mean, padded, replicate, shrink
+from langfuse_jax.metrics.region import Images, Maps, Scores, Sizes, gray, halve, mean, padded, replicate, shrink
 from langfuse_jax.metrics.windows import gaussian, triple_moments, uniform
 
 
 @partial(jax.jit, static_argnames="convention")
 def structural_similarity(
-    fused: Num[Array, "b h w"],
-    visible: Num[Array, "b h w"],
-    infrared: Num[Array, "b h w"],
-    *,
-    sizes: Sizes = None,
-    convention: str = "cddfuse",
-) -> Float[Array, " b"]:
+    fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None, convention: str = "cddfuse"
+) -> Scores:
     """SSIM(F, A) + SSIM(F, B), each the mean over windows of
 
         (2 mx my + C1)(2 cov + C2) / ((mx^2 + my^2 + C1)(vx + vy + C2)),  C1 = (0.01 L)^2, C2 = (0.03 L)^2
@@ -55,13 +50,13 @@ def structural_similarity(
     means, variances, covariances = triple_moments(images[0], images[1], images[2], window)
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
 
-    def similarity(source):
+    def against(source: int) -> Scores:
         mf, ms = means[0], means[source]
         luminance = (2 * mf * ms + c1) / (mf * mf + ms * ms + c1)
         shared, apart = covariances[source - 1], variances[0] + variances[source]
         return mean(luminance * (2 * correction * shared + c2) / (correction * apart + c2), left)
 
-    both = similarity(1) + similarity(2)
+    both = against(1) + against(2)
     return both / 2 if convention == "tang" else both
 
 
@@ -71,8 +66,8 @@ _LARGEST_POWER = 10.0
 
 @jax.jit
 def multi_scale_structural_similarity(
-    fused: Num[Array, "b h w"], visible: Num[Array, "b h w"], infrared: Num[Array, "b h w"], *, sizes: Sizes = None
-) -> Float[Array, " b"]:
+    fused: Images, visible: Images, infrared: Images, *, sizes: Sizes = None
+) -> Scores:
     """MS-SSIM in the form of MEF-SSIM: prod over 3 scales of q^(.0448, .2856, .3001, of sum 1), each scale the mean of
 
         q = (2 cov(R, F) + C) / (var R + var F + C),  C = (0.03 * 255)^2,  in Gaussian windows of 11 x 11, sigma 1.5
@@ -98,28 +93,28 @@ def multi_scale_structural_similarity(
     return score
 
 
-def _half(image, sizes):
+def _half(image: Maps, sizes: Sizes) -> Float[Array, "b hh ww"]:
     """Means of 2 x 2 pixels, the last row and column repeated where the size is odd."""
     image = jnp.pad(replicate(image, sizes), ((0, 0), (0, 1), (0, 1)), mode="edge")
     image = image[:, :-1:2] + image[:, 1::2]
     return (image[:, :, :-1:2] + image[:, :, 1::2]) / 4
 
 
-def _preserved_structure(fused, a, b):
+def _preserved_structure(fused: Maps, a: Maps, b: Maps) -> Float[Array, "b hh ww"]:
     _, (va, vb, _), (cab, _) = triple_moments(a, b, b, uniform(11))
     _, (wf, wa, wb), (waf, wbf) = triple_moments(fused, a, b, gaussian(11, 1.5))
     _, _, (wab, _) = triple_moments(a, b, b, gaussian(11, 1.5))
     tiny = np.finfo(np.float64).eps
 
-    def norm(square):
+    def norm(square: Array) -> Array:
         return 11 * jnp.sqrt(jnp.maximum(square, 0))
 
     contrast_a, contrast_b = norm(va) + 0.001, norm(vb) + 0.001
     agreement = (norm(va + vb + 2 * cab) + tiny) / (norm(va) + norm(vb) + tiny)
     # Where the power reaches its largest value the tangent is still far from its pole.
     power = jnp.tan(np.pi / 2 * jnp.minimum(agreement, 2 / np.pi * np.arctan(_LARGEST_POWER)))
-    share_a, share_b = ((x / 11) ** power + tiny for x in (contrast_a, contrast_b))
-    p, q = (x / (share_a + share_b) / y for x, y in ((share_a, contrast_a), (share_b, contrast_b)))
+    weight_a, weight_b = ((x / 11) ** power + tiny for x in (contrast_a, contrast_b))
+    p, q = (x / (weight_a + weight_b) / y for x, y in ((weight_a, contrast_a), (weight_b, contrast_b)))
     length = norm(p * p * va + q * q * vb + 2 * p * q * cab)
     gain = jnp.where(length > 0, jnp.maximum(contrast_a, contrast_b) / jnp.where(length > 0, length, 1), 1)
     wished = gain * gain * (p * p * wa + q * q * wb + 2 * p * q * wab)

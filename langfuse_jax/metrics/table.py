@@ -22,6 +22,7 @@ from langfuse_jax.metrics.fidelity import visual_information_fidelity
 from langfuse_jax.metrics.gradients import average_gradient, edge_intensity, spatial_frequency, standard_deviation
 from langfuse_jax.metrics.information import cross_entropy, entropy, mutual_information, normalised_mutual_information
 from langfuse_jax.metrics.perception import chen_blum, chen_varshney
+from langfuse_jax.metrics.region import Images, Scores, Sizes
 from langfuse_jax.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
@@ -153,13 +154,19 @@ def _check_levels(role: str, image: Array | np.ndarray, sizes: Array | np.ndarra
     if traced or image.dtype == np.uint8 or not jnp.issubdtype(image.dtype, jnp.integer):
         return
     pixels = np.asarray(image)
-    for seen in [pixels] if sizes is None else [x[:h, :w] for x, (h, w) in zip(pixels, np.asarray(sizes), strict=True)]:
-        if seen.size and (seen.min() < 0 or seen.max() > 255):
-            raise BadPixels(f"{role}: has integers from {seen.min()} to {seen.max()}; scale them to gray levels 0-255")
+    for region in (
+        [pixels] if sizes is None else [x[:h, :w] for x, (h, w) in zip(pixels, np.asarray(sizes), strict=True)]
+    ):
+        if region.size and (region.min() < 0 or region.max() > 255):
+            raise BadPixels(
+                f"{role}: has integers from {region.min()} to {region.max()}; scale them to gray levels 0-255"
+            )
 
 
 @partial(jax.jit, static_argnames=("metrics", "convention"))
-def _evaluate(fused, visible, infrared, sizes, metrics, convention):
+def _evaluate(
+    fused: Images, visible: Images, infrared: Images, sizes: Sizes, metrics: tuple[str, ...], convention: str
+) -> dict[str, Scores]:
     values = {}
     for name in metrics:
         metric = METRICS[name]

@@ -1,13 +1,15 @@
 """Cosine and wavelet transforms of images whose true size is traced: products with matrices, which no FFT allows."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from langfuse_jax.metrics.region import Sizes, blank
+from langfuse_jax.metrics.region import Maps, Sizes, blank
 
 # MATLAB's low-pass filter "dmey", a finite approximation of Meyer's, from its middle outwards; it is symmetric.
 _MEYER = (
@@ -19,14 +21,16 @@ _MEYER = (
     *(1.1783004497663934e-07, 8.200680650386481e-08, -1.0866516536735883e-07, 6.066975741351135e-08),
     *(-1.0798819539621958e-08, -1.111944952595278e-08, 8.519459636796214e-09, -1.009999956941423e-12),
 )
+_Length = TypeVar("_Length", int, Array)
+
 _LOW = np.array([0, *_MEYER[:0:-1], *_MEYER])
 _HIGH = _LOW[::-1] * (-1) ** np.arange(1, len(_LOW) + 1)
 
 
-def cosine_transform(image: Float[Array, "b h w"], sizes: Sizes) -> tuple[Float[Array, "b h w"], Sizes]:
+def cosine_transform(image: Maps, sizes: Sizes) -> tuple[Maps, Sizes]:
     """The orthonormal DCT-II in both directions (MATLAB's dct2), and its size, which is the image's."""
 
-    def rows(length, n):
+    def rows(length: int, n: Int[Array, ""]) -> tuple[Float[Array, "_ _"], Float[Array, " _"]]:
         at = jnp.arange(length)
         # Whole turns are left out while they are integers, so that float32 keeps the digits of what remains.
         steps = (2 * at + 1) * at[:, None] % (4 * n)
@@ -38,14 +42,16 @@ def cosine_transform(image: Float[Array, "b h w"], sizes: Sizes) -> tuple[Float[
     return _product(image, sizes, rows), sizes
 
 
-def meyer_transform(image: Float[Array, "b h w"], sizes: Sizes) -> tuple[Float[Array, "b hh ww"], Sizes]:
+def meyer_transform(image: Maps, sizes: Sizes) -> tuple[Float[Array, "b hh ww"], Sizes]:
     """One step of the wavelet transform "dmey" as [cA, cH; cV, cD] of MATLAB's dwt2, and its size, some 60 larger.
 
     The image is mirrored at its edges (half-point), as dwt2 does by default.
     """
     taps = len(_LOW)
 
-    def rows(first, second, length, n):
+    def rows(
+        first: Float[np.ndarray, " taps"], second: Float[np.ndarray, " taps"], length: int, n: Int[Array, ""]
+    ) -> tuple[Float[Array, "_ _"], Float[Array, " _"]]:
         half, at = _half(n), jnp.arange(2 * _half(length))
         place = jnp.where(at < half, at, at - half)[:, None]
         source = (2 * place + 1 - jnp.arange(taps)) % (2 * n)
@@ -61,11 +67,13 @@ def meyer_transform(image: Float[Array, "b h w"], sizes: Sizes) -> tuple[Float[A
     return jnp.where(top[:, :, None] == left[:, None, :], straight, crossed), None if sizes is None else 2 * halves
 
 
-def _half(n):
+def _half(n: _Length) -> _Length:
     return (n + len(_LOW) - 1) // 2
 
 
-def _product(image, sizes, rows):
+def _product(
+    image: Maps, sizes: Sizes, rows: Callable[[int, Int[Array, ""]], tuple[Float[Array, "_ _"], Float[Array, " _"]]]
+) -> Float[Array, "b hh ww"]:
     """The image with its columns and its rows each multiplied by a matrix: rows(length, n) for n of length pixels.
 
     `rows` also gives the matrix's sums along rows: a constant image is transformed exactly, without rounding.

@@ -5,6 +5,7 @@ on 0-255 data. Sums of shifted images: an order of magnitude faster on a CPU tha
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import jax
@@ -57,10 +58,10 @@ def triple_moments(
     return means, moments[:3], moments[3:]
 
 
-def _shifts(x, taps, axis):
+def _shifts(x: Float[Array, "n h w"], taps: int, axis: int) -> list[Float[Array, "n hh ww"]]:
     length = x.shape[axis] - taps + 1
     return [jax.lax.slice_in_dim(x, k, k + length, axis=axis) for k in range(taps)]
 
 
-def _weighted(shifts, weights):
-    return sum(weight * shift for weight, shift in zip(weights, shifts, strict=True))
+def _weighted(shifts: Sequence[Float[Array, "n h w"]], weights: Sequence[float]) -> Float[Array, "n h w"]:
+    return reduce(jnp.add, (weight * shift for weight, shift in zip(weights, shifts, strict=True)))

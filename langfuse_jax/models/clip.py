@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 
 from langfuse_jax.errors import UserError
 
@@ -196,7 +196,7 @@ def towers(
     )
 
 
-def _transformer(part):
+def _transformer(part: CLIPVisionConfig | CLIPTextConfig) -> dict[str, Any]:
     return {
         "width": part.hidden_size,
         "layers": part.num_hidden_layers,
@@ -217,7 +217,7 @@ def in_compute_dtype(params: Mapping[str, Any], dtype: DTypeLike) -> dict[str, A
     ['bfloat16', 'float32']
     """
 
-    def cast(path, leaf):
+    def cast(path: tuple[str, ...], leaf: Array | np.ndarray) -> Array | np.ndarray:
         return leaf.astype(dtype) if path[-1] == "patch_embedding" or ("block_" in path[0] and leaf.ndim == 2) else leaf
 
     return unflatten_dict({path: cast(path, leaf) for path, leaf in flatten_dict(params).items()})

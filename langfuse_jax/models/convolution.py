@@ -3,14 +3,15 @@
 GPU and TPU take the library's convolutions and their gradients. XLA's CPU backend has a fast path for some convolutions
 only; the others (few outputs, strided input gradients, everything transposed) fall to a loop up to a hundred times
 slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind, and what is not
-differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). What is not differentiated is chosen when
-a program is lowered, so that one export serves several platforms; gradients are chosen when they are traced.
+differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). The choice is made when a program is
+lowered, for gradients too: one trace, or one export, serves several platforms.
 
 The library's convolutions require the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
 (TF32, bfloat16). Half precision is what it was, and a CPU knows no other.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,20 +21,23 @@ from jaxtyping import Array, Float
 
 from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
 
+Input = Float[Array, "b h w c"]
+Kernel = Float[Array, "k k c d"]
+Output = Float[Array, "b h2 w2 d"]
+_Operands = tuple[Input, Kernel]  # or their gradients
 
-def conv(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding: int = 0
-) -> Float[Array, "b h2 w2 d"]:
+
+def conv(x: Input, kernel: Kernel, stride: int = 1, padding: int = 0) -> Output:
     """Convolution without bias, stride 1 or 2, of `x` zero-padded by `padding` on every side."""
     return _conv(x, _vary_like(x, kernel), stride, padding)
 
 
-def conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "b h2 w2 d"]:
+def conv_transpose(x: Input, kernel: Kernel) -> Output:
     """Transposed convolution, stride 2, no bias: out[2i + p, 2j + q] sums x[i, j] @ kernel[p, q]; h2 = 2h + k - 2."""
     return _conv_transpose(x, _vary_like(x, kernel))
 
 
-def zero_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2 c"]:
+def zero_pad(x: Input, width: int) -> Float[Array, "b h2 w2 c"]:
     """`width` zeros on every side."""
     return jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0))) if width else x
 
@@ -41,66 +45,63 @@ def zero_pad(x: Float[Array, "b h w c"], width: int) -> Float[Array, "b h2 w2 c"
 _library = partial(lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest")
 
 
-def library_conv(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"], stride: int = 1, padding="VALID"):
+def library_conv(x: Input, kernel: Kernel, stride: int = 1, padding: int = 0) -> Output:
     """`conv` of XLA's library."""
-    return _library(x, kernel, (stride, stride), padding)
+    return _library(x, kernel, (stride, stride), [(padding, padding)] * 2)
 
 
-def library_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c d"]):
+def library_conv_transpose(x: Input, kernel: Kernel) -> Output:
     """`conv_transpose` of XLA's library."""
     border = [(kernel.shape[0] - 1,) * 2] * 2
     return _library(x, kernel[::-1, ::-1], (1, 1), border, lhs_dilation=(2, 2))
 
 
-def _vary_like(x, kernel):
+def _vary_like(x: Input, kernel: Kernel) -> Kernel:
     """`kernel`, typed as varying over the devices that x varies over, inside `jax.shard_map`.
 
-    A custom gradient must have the type of its argument; this cast's own gradient is the sum over the devices. XLA
-    folds the selection away.
+    A custom gradient must have the type of its argument; this cast's own gradient is the sum over the devices.
     """
-    return jnp.where(True, kernel, lax.stop_gradient(x[0, 0, 0, 0]))
+    missing = jax.typeof(x).manual_axis_type.varying - jax.typeof(kernel).manual_axis_type.varying
+    return lax.pcast(kernel, tuple(missing), to="varying")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x, kernel, stride, padding):
-    def cpu(x, kernel):
-        return _cpu_conv(x, kernel, stride, padding)
-
-    def library(x, kernel):
-        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
-
+def _conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
+    cpu, library = (partial(form, stride=stride, padding=padding) for form in (_cpu_conv, library_conv))
     return lax.platform_dependent(x, kernel, cpu=cpu, default=library)
 
 
-def _conv_forward(x, kernel, stride, padding):
-    if jax.default_backend() == "cpu":
-        return _cpu_conv(x, kernel, stride, padding), (x, kernel)
-    return library_conv(x, kernel, stride, [(padding, padding)] * 2), (x, kernel)
+def _conv_forward(x: Input, kernel: Kernel, stride: int, padding: int) -> tuple[Output, _Operands]:
+    return _conv(x, kernel, stride, padding), (x, kernel)
 
 
-def _conv_backward(stride, padding, residuals, g):
-    x, kernel = residuals
-    if jax.default_backend() == "cpu":
-        return _conv_input_gradient(x, kernel, stride, padding, g), _conv_kernel_gradient(
-            zero_pad(x, padding), kernel, stride, g
-        )
-    return jax.vjp(partial(library_conv, stride=stride, padding=[(padding, padding)] * 2), x, kernel)[1](g)
+def _conv_backward(stride: int, padding: int, operands: _Operands, g: Output) -> _Operands:
+    def cpu(x: Array, kernel: Array, g: Array) -> _Operands:
+        dx = _conv_input_gradient(x, kernel, stride, padding, g)
+        return dx, _conv_kernel_gradient(zero_pad(x, padding), kernel, stride, g)
+
+    library = partial(_library_gradients, partial(library_conv, stride=stride, padding=padding))
+    return lax.platform_dependent(*operands, g, cpu=cpu, default=library)
+
+
+def _library_gradients(function: Callable[..., Array], x: Input, kernel: Kernel, g: Output) -> _Operands:
+    return jax.vjp(function, x, kernel)[1](g)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _cpu_conv(x, kernel, stride, padding):
+def _cpu_conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
     if kernel.shape[-1] == 1 and stride == 1:
         return _shift_and_add(zero_pad(x, padding), kernel)
     if _winograd_pays(x, kernel, stride):
         return winograd_conv(zero_pad(x, padding), kernel)
     if padding:
-        return library_conv(x, kernel, stride, [(padding, padding)] * 2)
+        return library_conv(x, kernel, stride, padding)
     return _padded_library_conv(x, kernel, stride)
 
 
-def _winograd_pays(x, kernel, stride):
+def _winograd_pays(x: Input, kernel: Kernel, stride: int) -> bool:
     """3x3 with enough channels for the products to outweigh the transforms, not so many that the weights' do.
 
     Its sums and differences would cost half precision its digits.
@@ -109,7 +110,7 @@ def _winograd_pays(x, kernel, stride):
     return size == 3 and stride == 1 and x.dtype == jnp.float32 and 64 * 128 <= c * d <= 256 * 512
 
 
-def _conv_input_gradient(x, kernel, stride, padding, g):
+def _conv_input_gradient(x: Input, kernel: Kernel, stride: int, padding: int, g: Output) -> Input:
     """The adjoint: a convolution with the flipped kernel, or a transposed convolution for stride 2."""
     swapped = kernel.swapaxes(2, 3)
     if stride == 1:
@@ -123,7 +124,7 @@ def _conv_input_gradient(x, kernel, stride, padding, g):
     return dx[:, padding : padding + h, padding : padding + w]
 
 
-def _conv_kernel_gradient(x, kernel, stride, g):
+def _conv_kernel_gradient(x: Input, kernel: Kernel, stride: int, g: Output) -> Kernel:
     size, _, c, d = kernel.shape
     if d == 1 and stride == 1:
         # Shifted copies of the one-channel cotangent are c times smaller than windows of x.
@@ -135,30 +136,30 @@ def _conv_kernel_gradient(x, kernel, stride, g):
     return pullback(g)[0]
 
 
-def _padded_library_conv(x, kernel, stride):
+def _padded_library_conv(x: Input, kernel: Kernel, stride: int) -> Output:
     """`library_conv`, with a row and a column of zeros that no kept output sees.
 
     XLA:CPU is measured two to four times slower on a convolution without padding than on one with any.
     """
     size = kernel.shape[0]
     h, w = ((n - size) // stride + 1 for n in x.shape[1:3])
-    y = library_conv(x, kernel, stride, ((0, stride), (0, stride)))
+    y = _library(x, kernel, (stride, stride), [(0, stride)] * 2)
     return y[:, :h, :w]
 
 
-def _shift_and_add(x, kernel):
+def _shift_and_add(x: Input, kernel: Float[Array, "k k c 1"]) -> Float[Array, "b h2 w2 1"]:
     """Stride 1 to one channel: a matrix product gives the k*k terms of each pixel, summed where they fall."""
     size = kernel.shape[0]
     b, h, w, c = x.shape
     terms = (kernel.reshape(-1, c) @ x.reshape(-1, c).T).reshape(size, size, b, h, w)
     out_h, out_w = h - size + 1, w - size + 1
-    total = sum(terms[p, q, :, p : p + out_h, q : q + out_w] for p in range(size) for q in range(size))
-    return total[..., None]
+    shifted = (terms[p, q, :, p : p + out_h, q : q + out_w] for p in range(size) for q in range(size))
+    return sum(shifted, jnp.zeros((), x.dtype))[..., None]
 
 
 @jax.custom_vjp
-def _conv_transpose(x, kernel):
-    def cpu(x, kernel):
+def _conv_transpose(x: Input, kernel: Kernel) -> Output:
+    def cpu(x: Array, kernel: Array) -> Array:
         if kernel.shape[:2] == (5, 5) and x.dtype == jnp.float32:
             return winograd_conv_transpose(x, kernel)
         return _depth_to_space(x, kernel)
@@ -166,7 +167,7 @@ def _conv_transpose(x, kernel):
     return lax.platform_dependent(x, kernel, cpu=cpu, default=library_conv_transpose)
 
 
-def _depth_to_space(x, kernel):
+def _depth_to_space(x: Input, kernel: Kernel) -> Output:
     """One stride-1 convolution to 4 d channels (the four parities of the output), then depth to space."""
     size, _, c, d = kernel.shape
     b, h, w, _ = x.shape
@@ -179,26 +180,26 @@ def _depth_to_space(x, kernel):
     return y[:, : 2 * h + size - 2, : 2 * w + size - 2]
 
 
-def _conv_transpose_forward(x, kernel):
-    cpu = jax.default_backend() == "cpu"
-    return (_depth_to_space if cpu else library_conv_transpose)(x, kernel), (x, kernel)
+def _conv_transpose_forward(x: Input, kernel: Kernel) -> tuple[Output, _Operands]:
+    return lax.platform_dependent(x, kernel, cpu=_depth_to_space, default=library_conv_transpose), (x, kernel)
 
 
-def _conv_transpose_backward(residuals, g):
-    """On the CPU both gradients are matrix products with the same windows of `g`; one sample at a time on each device
-    keeps them in the cache."""
-    x, kernel = residuals
-    if jax.default_backend() != "cpu":
-        return jax.vjp(library_conv_transpose, x, kernel)[1](g)
+def _conv_transpose_backward(operands: _Operands, g: Output) -> _Operands:
+    library = partial(_library_gradients, library_conv_transpose)
+    return lax.platform_dependent(*operands, g, cpu=_cpu_conv_transpose_gradients, default=library)
+
+
+def _cpu_conv_transpose_gradients(x: Input, kernel: Kernel, g: Output) -> _Operands:
+    """Two matrix products with the same windows of `g`; one sample at a time on each device keeps them in the cache."""
     size, _, c, d = kernel.shape
     matrix = kernel.transpose(0, 1, 3, 2).reshape(-1, c)
 
-    def one_sample(sample):
+    def one_sample(sample: tuple[Array, Array]) -> tuple[Array, Array]:
         x, g = sample
         windows = _windows(g[None], size, 2).reshape(-1, size * size * d)
         return windows.T @ x.reshape(-1, c), (windows @ matrix).reshape(x.shape)
 
-    devices = math.gcd(len(x), jax.device_count())
+    devices = math.gcd(len(x), _dividing_devices(x))
     if devices == 1:
         kernel_gradient, dx = lax.map(one_sample, (x, g))
     else:
@@ -209,12 +210,16 @@ def _conv_transpose_backward(residuals, g):
     return dx, kernel_gradient.sum(0).reshape(size, size, d, c).swapaxes(2, 3)
 
 
+def _dividing_devices(x: Input) -> int:
+    """Devices that the compiler may divide x over. Inside `jax.shard_map` or `jax.pmap` it is divided already."""
+    mesh = jax.typeof(x).sharding.mesh
+    return math.prod(mesh.shape[axis] for axis in mesh.axis_names if axis not in mesh.manual_axes)
+
+
 _conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
 
 
-def _windows(x, size, stride):
+def _windows(x: Input, size: int, stride: int) -> Float[Array, "b h2 w2 size size c"]:
     """Every size x size window of x: (b, h', w', size, size, c). A gather, which XLA:CPU runs on all cores."""
-    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
-    rows = stride * jnp.arange(rows)[:, None] + jnp.arange(size)
-    columns = stride * jnp.arange(columns)[:, None] + jnp.arange(size)
+    rows, columns = (stride * jnp.arange((n - size) // stride + 1)[:, None] + jnp.arange(size) for n in x.shape[1:3])
     return x[:, rows[:, None, :, None], columns[None, :, None, :]]

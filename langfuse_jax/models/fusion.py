@@ -6,6 +6,7 @@ modulated by the styles. It is the network of "Infrared and visible image fusion
 (`langfuse_jax.weights.ldfusion`).
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -49,7 +50,7 @@ class FusionNet(nn.Module):
 
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.content_visible = ContentEncoder(self.dtype)
         self.content_infrared = ContentEncoder(self.dtype)
         self.style_visible = StyleEncoder(self.dtype)
@@ -94,7 +95,9 @@ def fresh_params(net: nn.Module, key: PRNGKeyArray) -> PyTree:
     return net.init(key, image, image)
 
 
-def _encode(content, style, image, sizes):
+def _encode(
+    content: "ContentEncoder", style: "StyleEncoder", image: Float[Array, "b h w 1"], sizes: Sizes
+) -> tuple[Float[Array, "b h2 w2 128"], Float[Array, "b 8"]]:
     """Content and style of one source. The stems of both see the same pixels: one convolution costs less than two."""
     stems = joint_conv([content.stem, style.stem], image, sizes)
     return content(stems[..., :16], sizes), style(stems[..., 16:], sizes)
@@ -105,7 +108,7 @@ class ContentEncoder(nn.Module):
 
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
         self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 128)]
         self.block = [ResidualBlock(self.dtype) for _ in range(2)]
@@ -125,7 +128,7 @@ class StyleEncoder(nn.Module):
 
     dtype: DTypeLike = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
         self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 64)]
         self.head = Conv(8, 1)
@@ -143,7 +146,9 @@ class ResidualBlock(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], norms: list, sizes: Sizes = None) -> Float[Array, "b h w c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], norms: Sequence[Callable[..., Array]], sizes: Sizes = None
+    ) -> Float[Array, "b h w c"]:
         channels = x.shape[-1]
         y = nn.relu(norms[0](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_0")(x, sizes), sizes=sizes))
         return x + norms[1](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_1")(y, sizes), sizes=sizes)
@@ -201,13 +206,13 @@ class StyleMLP(nn.Module):
         return x
 
 
-def _symmetric_uniform(bound):
-    def init(key, shape, dtype=jnp.float32):
+def _symmetric_uniform(bound: float) -> Callable[..., Array]:
+    def init(key: PRNGKeyArray, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return nn.initializers.uniform(2 * bound)(key, shape, dtype) - bound
 
     return init
 
 
-def _halved(sizes):
+def _halved(sizes: Sizes) -> Sizes:
     """Sizes after a convolution of 4x4, stride 2, on a map padded by 1."""
     return None if sizes is None else sizes // 2

@@ -23,7 +23,7 @@ kernel_init = nn.initializers.normal(0.02)
 class Conv(nn.Module):
     """Convolution with a bias: (b, h, w, in) -> (b, h', w', features). `reflect` and `zeros` pad every side first.
 
-    On a canvas `reflect` mirrors at each sample's edge; `zeros` asks for a map that is zero outside the samples.
+    On a canvas `reflect` mirrors at each sample's edge; `zeros` requires a map that is zero outside the samples.
     """
 
     features: int
@@ -158,7 +158,7 @@ def _some_pixels(x: Float[Array, "b h w c"], sizes: Sizes, side: int = 8) -> Flo
     return jax.vmap(lambda x, rows, columns: x[rows[:, None], columns])(x, rows, columns)
 
 
-def _area(x, sizes):
+def _area(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b 1 1 1"] | float:
     """Pixels of each sample: a number, or (b, 1, 1, 1). Not an integer, which a large canvas would overflow."""
     if sizes is None:
         return float(x.shape[1] * x.shape[2])

@@ -10,10 +10,12 @@ means of max(x - t, 0) for eight thresholds t, from which random features and a 
 tell mean and standard deviation, by which the decoder's first residual block shifts and scales each source.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 
@@ -26,7 +28,7 @@ _MODULATED = 0.1  # what the decoder's second residual block adds at first, in u
 def lossless_init(key: PRNGKeyArray) -> PyTree:
     """Parameters for `FusionNet().apply` whose first fused images are the sources' average, its contrast normalised.
 
-    Sharp from the first step: a training need not learn to draw, only what to take from which source.
+    Sharp from the first step: a training run need not learn to draw, only what to take from which source.
 
     >>> image = jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32)
     >>> jax.eval_shape(FusionNet().apply, lossless_init(jax.random.key(0)), image, image).shape
@@ -62,7 +64,7 @@ def holds_lossless_code(params: PyTree) -> bool:
 
 
 def spare_rates(params: PyTree) -> PyTree:
-    """How fast each parameter may change in a training that keeps the lossless code: factors of the learning rate.
+    """How fast each parameter may change in a training run that keeps the lossless code: factors of the learning rate.
 
     Arrays that broadcast against the leaves of `params`, the fusion network's. The code itself stays: the encoders, the
     decoder's first residual block and the pairs of channels that put the pixels back have 0. What is left over has 1:
@@ -87,7 +89,7 @@ def spare_rates(params: PyTree) -> PyTree:
     return rates
 
 
-def _encoder(params, rng):
+def _encoder(params: dict[str, Any], rng: np.random.Generator) -> None:
     kernel = _noise(params["stem"]["kernel"], rng)
     kernel[..., :2] = 0
     kernel[3, 3, 0, :2] = 1, -1
@@ -99,16 +101,13 @@ def _encoder(params, rng):
             # Of the 4 x 4 taps the inner 2 x 2 are the places that the output's place stands for.
             tap = 1 + row // side, 1 + column // side
             source = (row % side) * side + column % side
-            _join(kernel[tap], [source], row * 2 * side + column)
+            _join(kernel[tap], source, row * 2 * side + column)
     for name in ("block_0", "block_1"):
         for conv in ("conv_0", "conv_1"):
-            kernel = params[name][conv]["kernel"]
-            kernel[:] = 0
-            for pixel in range(64):
-                _join(kernel[1, 1], [pixel], pixel)
+            _pass_through(params[name][conv]["kernel"])
 
 
-def _style(params, rng):
+def _style(params: dict[str, Any], rng: np.random.Generator) -> None:
     """Style k of a source becomes the mean of max(x - k / 8, 0)."""
     kernel = _noise(params["stem"]["kernel"], rng)
     kernel[..., :8] = 0
@@ -121,12 +120,9 @@ def _style(params, rng):
     params["head"]["kernel"][:] = np.eye(*params["head"]["kernel"].shape[2:])
 
 
-def _decoder(params, rng):
+def _decoder(params: dict[str, Any], rng: np.random.Generator) -> None:
     for conv in ("conv_0", "conv_1"):
-        kernel = params["block_0"][conv]["kernel"]
-        kernel[:] = 0
-        for pixel in range(128):
-            _join(kernel[1, 1], [pixel], pixel)
+        _pass_through(params["block_0"][conv]["kernel"])
         _noise(params["block_1"][conv]["kernel"], rng)
     _modulation(params["mlp"], rng)
     for level, name in enumerate(("up_0", "up_1", "up_2")):
@@ -136,7 +132,7 @@ def _decoder(params, rng):
         for image, (row, column) in ((image, place) for image in (0, 1) for place in np.ndindex(2 * side, 2 * side)):
             tap = row // side, column // side
             source = (image * 2 * side + row) * 2 * side + column
-            _join(kernel[tap], [source], (image * side + row % side) * side + column % side)
+            _join(kernel[tap], source, (image * side + row % side) * side + column % side)
         params[f"up_norm_{level}"]["gamma"][:] = 1
     head = params["head"]
     head["kernel"][:] = 0
@@ -144,12 +140,12 @@ def _decoder(params, rng):
     head["bias"][:] = _MEAN
 
 
-def _code_channels(level):
+def _code_channels(level: int) -> int:
     """How many channels of transposed convolution `level` put pixels back: a pair for each of both sources' blocks."""
     return 4 * (4 >> level) ** 2
 
 
-def _modulation(mlp, rng):
+def _modulation(mlp: dict[str, Any], rng: np.random.Generator) -> None:
     """From both styles, the scale of what the first residual block adds to each source; the rest starts constant."""
     first, second, last = (mlp[f"dense_{i}"] for i in range(3))
     first["kernel"][:] = 0
@@ -161,12 +157,10 @@ def _modulation(mlp, rng):
     styles, means, contrasts = _histograms(rng)
     signs = np.tile([1, -1], 64)
     for source in (0, 1):
-        hidden = slice(128 * source, 128 * (source + 1))
-        first["kernel"][8 * source : 8 * (source + 1), hidden] = rng.normal(0, 4, (8, 128))
+        style, hidden = slice(8 * source, 8 * (source + 1)), slice(128 * source, 128 * (source + 1))
+        first["kernel"][style, hidden] = rng.normal(0, 4, (8, 128))
         first["bias"][hidden] = rng.uniform(-1, 1, 128)
-        features = np.maximum(
-            styles @ first["kernel"][8 * source : 8 * (source + 1), hidden] + first["bias"][hidden], 0
-        )
+        features = np.maximum(styles @ first["kernel"][style, hidden] + first["bias"][hidden], 0)
         features = np.concatenate([features, np.ones((len(features), 1))], 1)
         # Each source comes as 5 x and gets 2 (a x + b): it leaves as it was, but for a factor common to both.
         # That factor, of the norms to come, is larger where means differ little: less of them keeps the brightness.
@@ -179,23 +173,30 @@ def _modulation(mlp, rng):
         bias[0, 1, 1, hidden] = weights[-1, 1]
 
 
-def _histograms(rng, number=4000, pixels=512):
+def _histograms(
+    rng: np.random.Generator, number: int = 4000, pixels: int = 512
+) -> tuple[Float[np.ndarray, "n 8"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Styles (number, 8), means and standard deviations (number,) of drawn gray levels with one or two humps."""
     centres, widths = rng.uniform(0, 1, (number, 2, 1)), rng.uniform(0.01, 0.2, (number, 2, 1))
-    share = rng.uniform(0, 1, (number, 1)) * rng.integers(0, 2, (number, 1))
-    hump = (rng.uniform(size=(number, pixels)) < share)[:, None]
+    fraction = rng.uniform(0, 1, (number, 1)) * rng.integers(0, 2, (number, 1))
+    hump = (rng.uniform(size=(number, pixels)) < fraction)[:, None]
     levels = centres + widths * rng.normal(size=(number, 1, pixels))
     levels = np.where(hump[:, 0], levels[:, 1], levels[:, 0]).clip(0, 1)
     return np.maximum(levels[..., None] - _THRESHOLDS, 0).mean(1), levels.mean(1), levels.std(1)
 
 
-def _join(matrix, sources, target):
-    """Channels 2 target and 2 target + 1 become the sum of the pairs `sources` and its opposite."""
-    for source in sources:
-        matrix[2 * source : 2 * source + 2, 2 * target : 2 * target + 2] = [[1, -1], [-1, 1]]
+def _pass_through(kernel: Float[np.ndarray, "3 3 c c"]) -> None:
+    """Fills a kernel, in place: every pair of channels becomes itself."""
+    kernel[:] = 0
+    kernel[1, 1] = np.kron(np.eye(kernel.shape[2] // 2, dtype=int), [[1, -1], [-1, 1]])
 
 
-def _noise(kernel, rng):
+def _join(matrix: Float[np.ndarray, "c d"], source: int, target: int) -> None:
+    """Channels 2 target and 2 target + 1 take the pair `source`."""
+    matrix[2 * source : 2 * source + 2, 2 * target : 2 * target + 2] = [[1, -1], [-1, 1]]
+
+
+def _noise(kernel: Float[np.ndarray, "k k c d"], rng: np.random.Generator) -> Float[np.ndarray, "k k c d"]:
     """Fills a kernel, in place, with what keeps the variance through rectifiers (He et al., 2015)."""
     kernel[:] = rng.normal(0, np.sqrt(2 / np.prod(kernel.shape[:3])), kernel.shape)
     return kernel

@@ -42,20 +42,20 @@ class StudentNet(nn.Module):
         h, w = visible.shape[1:3]
         cells = None if sizes is None else -(-sizes // GRAIN)
 
-        def inside(x, per_cell):
+        def inside(x: Float[Array, "b h w c"], per_cell: int) -> Float[Array, "b h w c"]:
             return zero_outside(x, None if cells is None else cells * per_cell)
 
         # Four channels of each source, its pixels in blocks of 2 x 2.
         visible, infrared = (inside(space_to_depth(repeat_edges(x, sizes)), 8) for x in (visible, infrared))
 
-        def conv(name, x, features, size=3):
+        def conv(name: str, x: Float[Array, "b h w c"], features: int, size: int = 3) -> Float[Array, "b h w d"]:
             zeros = (size - 1) // 2
             layer = Conv(
                 features, size, zeros=zeros, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name
             )
             return layer(x)
 
-        def relu(x, per_cell):
+        def relu(x: Float[Array, "b h w c"], per_cell: int) -> Float[Array, "b h w c"]:
             return inside(nn.relu(x), per_cell)
 
         half = relu(conv("half_0", jnp.concatenate([visible, infrared], -1), _HALF), 8)
@@ -110,19 +110,19 @@ def depth_to_space(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
     return x.reshape(b, h, w, 2, 2, c // 4).swapaxes(2, 3).reshape(b, 2 * h, 2 * w, c // 4)
 
 
-def _shrink(x):
+def _shrink(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Means of 4 x 4 pixels."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 4, 4, w // 4, 4, c).mean((2, 4))
 
 
-def _enlarge(x):
+def _enlarge(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Four times as many rows and columns, linearly interpolated, zero beyond the edges."""
     for axis in (1, 2):
         n = x.shape[axis]
         padded = jnp.pad(x, [(1, 1) if a == axis else (0, 0) for a in range(4)])
         before, after = (jax.lax.slice_in_dim(padded, start, start + n, axis=axis) for start in (0, 2))
         neighbours = ((before, 0.375), (before, 0.125), (after, 0.125), (after, 0.375))
-        parts = [x + share * (neighbour - x) for neighbour, share in neighbours]
+        parts = [x + weight * (neighbour - x) for neighbour, weight in neighbours]
         x = jnp.stack(parts, axis + 1).reshape(*x.shape[:axis], 4 * n, *x.shape[axis + 1 :])
     return x

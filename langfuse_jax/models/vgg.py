@@ -2,10 +2,11 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.initializers import he_normal
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from langfuse_jax.models.convolution import conv
+from langfuse_jax.models.layers import Conv
 
 # Convolutions of each block: (layer, channels, whether its output is a feature). A 2x2 pooling ends every block.
 _BLOCKS = (
@@ -21,7 +22,7 @@ class VGG19(nn.Module):
 
     Images are (b, h, w, c) in [0, 1], at least 8 pixels a side, WITHOUT ImageNet's mean and std, as LDFusion has it;
     one channel is repeated to three. The features are (b, h/2, w/2, 128), (b, h/4, w/4, 256) and (b, h/8, w/8, 512),
-    sides rounded down, in `dtype`, as is all arithmetic. Parameters come from `convert.vgg.load_vgg19`.
+    sides rounded down, in `dtype`, as is all arithmetic. Parameters come from `weights.vgg.load_vgg19`.
 
     >>> import jax
     >>> image = jax.ShapeDtypeStruct((1, 32, 48, 1), jnp.float32)
@@ -40,21 +41,8 @@ class VGG19(nn.Module):
         for i, block in enumerate(_BLOCKS):
             x = nn.max_pool(x, (2, 2), (2, 2)) if i else x
             for layer, channels, keep in block:
-                x = nn.relu(_Conv(channels, self.dtype, name=layer)(x))
+                x = nn.relu(Conv(channels, 3, zeros=1, dtype=self.dtype, kernel_init=he_normal(), name=layer)(x))
                 if keep:
                     features.append(x)
         conv2_1, conv3_1, conv4_2 = features
         return conv2_1, conv3_1, conv4_2
-
-
-class _Conv(nn.Module):
-    """3x3, zero-padded by 1, with a bias; parameters as those of nn.Conv."""
-
-    features: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", nn.initializers.he_normal(), (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv(x, kernel.astype(self.dtype), 1, 1) + bias.astype(self.dtype)

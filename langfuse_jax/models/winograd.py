@@ -5,10 +5,16 @@ In one direction that halves the products of a convolution, in both it leaves a 
 those of the points 0, 1, -1, 2, -2 and infinity; float32 keeps five to six digits.
 """
 
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
+
+Side = Any  # a whole number, or symbolic in an export
 
 B_T = np.array(
     [
@@ -77,16 +83,18 @@ def winograd_conv_transpose(x: Float[Array, "b h w c"], kernel: Float[Array, "5 
     return y.reshape(b, 8 * rows, 2 * columns, d)[:, : 2 * h + 3, : 2 * w + 3]
 
 
-def _zero_pad(x, rows, columns):
+def _zero_pad(
+    x: Float[Array, "b h w c"], rows: tuple[Side, Side], columns: tuple[Side, Side]
+) -> Float[Array, "b h2 w2 c"]:
     # lax, since jnp.pad asks whether a symbolic size is negative.
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)])
 
 
-def _every_fourth(x, count, axis):
+def _every_fourth(x: Array, count: Side, axis: int) -> list[Array]:
     """Six slices along `axis`: place i of every tile of six, which overlap by two."""
     return [lax.slice_in_dim(x, i, i + 4 * count - 3, 4, axis) for i in range(6)]
 
 
-def _combine(matrix, parts):
+def _combine(matrix: Num[np.ndarray, "m n"], parts: Sequence[Array] | Array) -> list[Array]:
     """The rows of a small constant matrix times a list of arrays, zeros left out."""
-    return [sum(float(a) * part for a, part in zip(row, parts, strict=True) if a) for row in matrix]
+    return [reduce(jnp.add, (float(a) * part for a, part in zip(row, parts, strict=True) if a)) for row in matrix]

@@ -21,7 +21,7 @@ from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.prepared import Record
 from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
 from langfuse_jax.errors import UserError, print_warning
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.clip import in_compute_dtype
@@ -30,7 +30,7 @@ from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spa
 from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import check_division, data_mesh, local
+from langfuse_jax.training.parallel import check_division, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
 from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
@@ -141,8 +141,8 @@ def train_fusion(
                 "langfuse_jax": __version__,
                 "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
                 "steps": steps,
-            } | how_seen(trained_with["crop"])
-            save_fusion(workdir, local(state.final), dtype=np.float32, metadata=metadata)
+            } | border_rule(trained_with["crop"])
+            save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return state
 
 

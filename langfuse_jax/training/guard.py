@@ -7,7 +7,7 @@ from jax import Array
 from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
-from langfuse_jax.training.parallel import local
+from langfuse_jax.training.parallel import on_host
 
 # Standard deviation of fused crops, in [0, 1], below which they show nothing: an eighth of a gray level.
 CONSTANT = 0.0005
@@ -47,7 +47,7 @@ class Guard:
         if self._pending is None:
             return
         (step, pending), self._pending = self._pending, None
-        values = local(pending)
+        values = on_host(pending)
         if skipped := int(values["skipped_in_a_row"]):
             self._look_at_skipped(step, skipped)
         zero, constant = values["gradient_norm"] == 0, values.get("fused_std", 1.0) < CONSTANT

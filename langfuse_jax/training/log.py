@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from langfuse_jax.runtime.atomic import atomic_write
-from langfuse_jax.training.parallel import local
+from langfuse_jax.training.parallel import on_host
 
 
 def json_line(step: int, values: Mapping[str, float]) -> str:
@@ -100,7 +100,7 @@ class TrainingLog:
         if self._pending is None:
             return
         step, self._pending = self._pending, None
-        values = {name: float(value) for name, value in local(step.metrics).items()}
+        values = {name: float(value) for name, value in on_host(step.metrics).items()}
         if self._quiet:
             return
         self._bar.set_description(refresh=False)  # the first step is done: all is compiled

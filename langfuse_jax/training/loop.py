@@ -22,7 +22,7 @@ from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training import checkpoints
 from langfuse_jax.training.guard import Guard
 from langfuse_jax.training.log import TrainingLog, write_line
-from langfuse_jax.training.parallel import compile_step, divide, local, replicate
+from langfuse_jax.training.parallel import compile_step, divide, on_host, replicate
 from langfuse_jax.training.preemption import PreemptionWatch
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import TrainState
@@ -217,7 +217,7 @@ class _Reports(NamedTuple):
         last = step == self.training.steps
         due = [look for look in self.training.looks if last or (look.every and step % look.every == 0)]
         if due and jax.process_index() == 0:
-            params = local(state.final)
+            params = on_host(state.final)
             for look in due:
                 found = look.take(params, step, self.trained_with(step))
                 if isinstance(found, Path):

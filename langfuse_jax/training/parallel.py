@@ -52,7 +52,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return wrap(host)
 
 
-def local(tree: PyTree) -> PyTree:
+def on_host(tree: PyTree) -> PyTree:
     """The host's copy of what is on every device."""
     return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images.canvas import how_seen
+from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.files import write_png
 from langfuse_jax.images.sheet import grid
 from langfuse_jax.inference.fuser import Fuser
@@ -31,7 +31,7 @@ def make_sheet(config: ConfigDict, folder: Path) -> list[Look]:
     def draw(params: PyTree, step: int, trained_with: Mapping[str, Any]) -> Path:
         images = [[_centre(image, h, w) for image in read_scene(pair)] for pair in pairs]
         visible, infrared = (np.stack(role)[..., None] for role in zip(*images, strict=True))
-        fused = Fuser(params, how_seen(trained_with["crop"]))(visible, infrared)
+        fused = Fuser(params, border_rule(trained_with["crop"]))(visible, infrared)
         rows = [(i[..., 0], v[..., 0], f[..., 0]) for i, v, f in zip(infrared, visible, fused, strict=True)]
         path = folder / f"step_{step:06d}.png"
         write_png(path, grid(rows))

@@ -20,13 +20,13 @@ from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.prepared import Record
 from langfuse_jax.data.scenes import list_scenes, read_scene, scene_size
 from langfuse_jax.errors import UserError
-from langfuse_jax.images.canvas import Size, extend, extended_size, how_seen, place, plan, smallest
+from langfuse_jax.images.canvas import Size, border_rule, extend, extended_size, place, plan, smallest
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import AXIS, local
+from langfuse_jax.training.parallel import AXIS, on_host
 
 
 def make_scores(
@@ -75,7 +75,7 @@ def make_scores(
         return jax.device_get(score(params, *images))
 
     def scores(params: PyTree, step: int, trained_with: Mapping[str, Any]) -> dict[str, float]:
-        params, total, padding = jax.device_put(params), Counter[str](), how_seen(trained_with["crop"])
+        params, total, padding = jax.device_put(params), Counter[str](), border_rule(trained_with["crop"])
         for scene in scenes:
             total.update({name: float(np.mean(value)) for name, value in of_scene(params, scene, padding).items()})
         return {name: total[name] / len(scenes) for name in metrics}
@@ -109,7 +109,7 @@ def make_validation(
         total: Counter[str] = Counter()
         for numbers in parts:
             sums = add(params, jax.tree.map(divide, _crops(scenes, numbers, config)), frozen)
-            total.update(jax.tree.map(float, local(sums)))
+            total.update(jax.tree.map(float, on_host(sums)))
         return {name: value / count for name, value in total.items()}
 
     return validate

@@ -33,7 +33,7 @@ def restore_params(workdir: str | Path, step: int | None = None) -> PyTree:
     """The fusion parameters of a checkpoint, averaged where it keeps an average, on the first device.
 
     Args:
-        workdir: of the training.
+        workdir: of the training run.
         step: None for the latest.
 
     Raises UserError where there is none, or where it is damaged.

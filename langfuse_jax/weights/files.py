@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import safetensors.numpy
@@ -64,7 +65,7 @@ def write_tensors(
             file.write(content)
 
 
-def _content(path, tensors):
+def _content(path: str | Path, tensors: Mapping[str, np.ndarray]) -> bytes:
     if Path(path).suffix == ".safetensors":
         return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     torch, file = _torch(path), io.BytesIO()
@@ -72,7 +73,7 @@ def _content(path, tensors):
     return file.getvalue()
 
 
-def _torch(path):
+def _torch(path: str | Path) -> ModuleType:
     try:
         import torch
     except ImportError as error:
@@ -82,7 +83,7 @@ def _torch(path):
     return torch
 
 
-def _read_torch(path):
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
     try:
         with warnings.catch_warnings():  # torch's advice on old pickles would bury the one line a user needs
@@ -110,13 +111,10 @@ def _read_torch(path):
         raise UserError(
             f"{path}: not a torch state dict ({others[0]}); write it with torch.save(model.state_dict(), FILE)"
         )
-    return {name: _array(torch, tensor) for name, tensor in state.items()}
-
-
-def _array(torch, tensor):
     # numpy has no bfloat16 of its own; float32 holds it exactly.
-    return tensor.detach().to(torch.float32 if tensor.dtype == torch.bfloat16 else tensor.dtype).numpy()
+    kept = ((name, tensor.detach()) for name, tensor in state.items())
+    return {name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in kept}
 
 
-def _line(error):
+def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -18,13 +18,14 @@ from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.weights.tables import listed
 
 TENSORS, METADATA = "fusion.safetensors", "fusion.json"
 FORMAT, VERSION = "langfuse_jax.fusion", 1
 
 
 def network(params: Mapping) -> FusionNet | StudentNet:
-    """The network that parameters are of, told by their names; the fusion network where it is in doubt.
+    """The network that parameters are of, recognised by their names; the fusion network where it is in doubt.
 
     >>> from langfuse_jax import Fuser
     >>> type(network(Fuser.load(model="student").params)).__name__
@@ -104,14 +105,14 @@ def load_fusion(folder: str | os.PathLike, *, check: bool = True) -> tuple[dict,
     return traverse_util.unflatten_dict({key: np.float32(value) for key, value in flat.items()}, sep="/"), metadata
 
 
-def _check(flat, path):
+def _check(flat: Mapping[str, np.ndarray], path: Path) -> None:
     """The keys and shapes of a fresh network and finite values, or a UserError that names what is wrong."""
     shapes = _shapes(network(traverse_util.unflatten_dict(flat, sep="/")))
     problems = []
-    if missing := sorted(shapes.keys() - flat.keys()):
-        problems.append(f"lacks {_list(missing)}")
-    if extra := sorted(flat.keys() - shapes.keys()):
-        problems.append(f"has the unknown {_list(extra)}")
+    if missing := shapes.keys() - flat.keys():
+        problems.append(f"lacks {listed(missing, 5)}")
+    if extra := flat.keys() - shapes.keys():
+        problems.append(f"has the unknown {listed(extra, 5)}")
     for key in sorted(shapes.keys() & flat.keys()):
         value = flat[key]
         if value.shape != shapes[key]:
@@ -130,7 +131,3 @@ def _shapes(net: FusionNet | StudentNet) -> dict[str, tuple[int, ...]]:
     # A key made in here, not outside, is no program to compile.
     tree = jax.eval_shape(lambda *images: net.init(jax.random.key(0), *images), image, image)
     return {key: leaf.shape for key, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-
-
-def _list(names):
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

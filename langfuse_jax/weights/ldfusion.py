@@ -10,32 +10,32 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.fusion import MIN_SIDE, FusionNet
-from langfuse_jax.weights.tables import CONV, CONV_TRANSPOSE, LINEAR, Rule, to_flax, to_source
+from langfuse_jax.weights.tables import CONV, CONV_TRANSPOSE, LINEAR, Rule, Transform, to_flax, to_source
 
 
-def _layer(source, target, transform):
+def _layer(source: str, target: str, transform: Transform) -> list[Rule]:
     return [Rule(f"{source}.weight", f"{target}/kernel", transform), Rule(f"{source}.bias", f"{target}/bias")]
 
 
-def _content(source, target):
+def _content(source: str, target: str) -> list[Rule]:
     rules = []
     for place, ours in ((1, "stem"), (4, "down_0"), (7, "down_1"), (10, "down_2")):
         rules += _layer(f"{source}.{place}", f"{target}/{ours}", CONV)
     return rules + _residual(f"{source}.13", f"{target}/block_0") + _residual(f"{source}.14", f"{target}/block_1")
 
 
-def _residual(source, target):
+def _residual(source: str, target: str) -> list[Rule]:
     return _layer(f"{source}.block.1", f"{target}/conv_0", CONV) + _layer(f"{source}.block.5", f"{target}/conv_1", CONV)
 
 
-def _style(source, target):
+def _style(source: str, target: str) -> list[Rule]:
     rules = []
     for place, ours in ((1, "stem"), (3, "down_0"), (5, "down_1"), (7, "down_2"), (10, "head")):
         rules += _layer(f"{source}.{place}", f"{target}/{ours}", CONV)
     return rules
 
 
-def _up(number):
+def _up(number: int) -> list[Rule]:
     conv, norm = (f"decoder.model_up.{3 * number + place}" for place in (0, 1))
     return [
         *_layer(conv, f"decoder/up_{number}", CONV_TRANSPOSE),
@@ -62,7 +62,7 @@ TABLE = (
 )
 
 # Buffers of the published AdaIN layers, which normalise by each image's own statistics: never read, never changed,
-# and asked for by torch's load_state_dict.
+# and required by torch's load_state_dict.
 BUFFERS = {
     f"decoder.model_local.{block}.block.{norm}.running_{statistic}": np.full(256, value, np.float32)
     for block in (0, 1)

@@ -1,7 +1,7 @@
 """Weight conversion as a table: source names, target paths and the transform between them, in both directions."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ class Transform(NamedTuple):
     to_source: Callable[[np.ndarray], np.ndarray]
 
 
-def _axes(*order):
+def _axes(*order: int) -> Transform:
     inverse = tuple(int(axis) for axis in np.argsort(order))
     return Transform(lambda x: np.transpose(x, order), lambda x: np.transpose(x, inverse))
 
@@ -104,8 +104,8 @@ def to_flax(
         "not finite floating-point numbers": bad,
     }
     if any(problems.values()):
-        listed = "; ".join(f"{what}: {_listed(names)}" for what, names in problems.items() if names)
-        raise UserError(f"{origin}: does not fit the model; {listed}")
+        report = "; ".join(f"{what}: {listed(names, 8)}" for what, names in problems.items() if names)
+        raise UserError(f"{origin}: does not fit the model; {report}")
     return flat
 
 
@@ -114,7 +114,7 @@ def to_source(flat: Mapping[str, np.ndarray | Array], table: Sequence[Rule]) -> 
     return {name: rule.join([flat[path] for path in paths]) for name, (rule, paths) in _sources(table, flat).items()}
 
 
-def _sources(table, paths):
+def _sources(table: Sequence[Rule], paths: Iterable[str]) -> dict[str, tuple[Rule, list[str]]]:
     """{source name: (rule, target paths)} that fill the parameters `paths`. KeyError for one that no rule fills."""
     patterns = [
         (re.compile(re.escape(target).replace(r"\{\}", r"(\d+)")), rule) for rule in table for target in rule.targets
@@ -131,7 +131,11 @@ def _sources(table, paths):
     return sources
 
 
-def _listed(names, limit=8):
-    names = sorted(names)
+def listed(names: Collection[str], limit: int) -> str:
+    """The first `limit` names, sorted, and how many more there are.
+
+    >>> listed({"c", "a", "b"}, 2)
+    'a, b and 1 more'
+    """
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(sorted(names)[:limit]) + more

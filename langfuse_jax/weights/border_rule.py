@@ -1,4 +1,4 @@
-"""How a network is to see images, beside its weights in another project's files, which have no place for it."""
+"""How a network takes the borders of images, beside weights in files of another project, which have no place for it."""
 
 import json
 from pathlib import Path
@@ -28,12 +28,12 @@ def sidecar_content(metadata: dict) -> bytes:
     return json.dumps({name: metadata.get(name, least) for name, (least, _) in LIMITS.items()}).encode() + b"\n"
 
 
-def read_seen(encoder: str | Path, flags: dict[str, str | None]) -> dict[str, int]:
-    """What `flags` say by name, and else the sidecar of `encoder`; empty without either: images as they are.
+def read_border_rule(encoder: str | Path, flags: dict[str, str | None]) -> dict[str, int]:
+    """The rule by `flags`, and else by the sidecar of `encoder`; empty without either: borders as they are.
 
     Raises UserError, naming flag or file, for what is no such number.
 
-    >>> read_seen("Enc_final.pt", {"pad_multiple": "8", "worn_edge": None})
+    >>> read_border_rule("Enc_final.pt", {"pad_multiple": "8", "worn_edge": None})
     {'pad_multiple': 8, 'worn_edge': 0}
     """
     given = {

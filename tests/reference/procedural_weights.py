@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPES = json.loads((Path(__file__).parent / "data" / "fusion_state_shapes.json").read_text())
+SHAPES = json.loads((Path(__file__).parents[1] / "data" / "fusion_state_shapes.json").read_text())
 TRANSPOSED = ("model_up.0.", "model_up.3.", "model_up.6.")
 
 # torchvision's configuration E: channels of the convolutions, "M" a pooling.
