@@ -1,5 +1,6 @@
 """Infrared-visible image fusion whose training objective is written in words."""
 
+import os
 from importlib import import_module
 
 from langfuse_jax._version import __version__
@@ -7,6 +8,10 @@ from langfuse_jax._version import __version__
 TYPE_CHECKING = False  # as that of `typing`, which takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
+
+# In a clone langfuse_jax.configs is the folder beside this one; an installed package has it inside.
+if os.path.isfile(os.path.join(__path__[0], os.pardir, "configs", "__init__.py")):
+    __path__.append(os.path.dirname(__path__[0]))
 
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.
 _HOME = {

@@ -8,7 +8,7 @@ import pytest
 from langfuse_jax.errors import UserError
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.models.fusion import fresh_params
-from langfuse_jax.models.student import GRAIN, REACH, StudentNet
+from langfuse_jax.models.student import REACH, TILE_MULTIPLE, StudentNet
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_pixel_reaches_no_further_than_it_says(params, apply):
     difference = np.abs(apply(params, changed, infrared) - apply(params, visible, infrared))[0, ..., 0]
     rows, columns = np.nonzero(difference)
     furthest = max(np.abs(rows - 128).max(), np.abs(columns - 128).max())
-    assert GRAIN < furthest <= REACH
+    assert TILE_MULTIPLE < furthest <= REACH
 
 
 def test_it_starts_near_the_average(apply):

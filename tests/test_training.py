@@ -306,10 +306,10 @@ def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
         (
             "train",
             "student",
-            "is for `langfuse-jax distill`; give `langfuse-jax train` a config such as configs/",
+            "is for `langfuse-jax distill`; give `langfuse-jax train` a config such as default",
         ),
         ("train", "compact_clip", "is for `langfuse-jax train-clip`; give"),
-        ("distill", "smoke", "is for `langfuse-jax train`; give `langfuse-jax distill` a config such as configs/stud"),
+        ("distill", "smoke", "is for `langfuse-jax train`; give `langfuse-jax distill` a config such as student"),
         ("train-clip", "smoke", "is for `langfuse-jax train`; give `langfuse-jax train-clip` a config such as"),
         ("train-clip", "student", "is for `langfuse-jax distill`; give"),
     ],

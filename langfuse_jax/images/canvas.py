@@ -9,10 +9,10 @@ from jaxtyping import Float32, Int, Shaped
 
 Size = tuple[int, int]  # height, width
 
-GRAIN = 8  # canvases have sides that are multiples of it, as the network requires
+CANVAS_MULTIPLE = 8  # canvases have sides that are multiples of it, as the network requires
 MAX_BATCH = 16  # images at a time on an accelerator
 _BATCH_PIXELS = 2**24  # and how many pixels they may have: eight images of 1080p
-_DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from a coarser grain
+_DISTINCT = 128  # sizes that `plan` compares, each with each; with more of them it starts from larger multiples
 
 
 def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
@@ -25,9 +25,9 @@ def plan(sizes: Iterable[Size], limit: int, worth: float = 0) -> list[Size]:
     >>> plan([(30, 40), (32, 40), (60, 90)], limit=2)
     [(32, 40), (64, 96)]
     """
-    sizes, grain = list(sizes), GRAIN
-    while len(counted := Counter(_rounded(size, grain) for size in sizes)) > max(limit, _DISTINCT):
-        grain *= 2
+    sizes, multiple = list(sizes), CANVAS_MULTIPLE
+    while len(counted := Counter(_rounded(size, multiple) for size in sizes)) > max(limit, _DISTINCT):
+        multiple *= 2
     boxes, counts = np.array(list(counted)).reshape(-1, 2), np.array(list(counted.values()))
     while len(boxes) > 1:
         areas = boxes.prod(1) * counts
@@ -54,7 +54,7 @@ def smallest(canvases: Iterable[Size], size: Size) -> Size:
     fitting = [canvas for canvas in canvases if canvas[0] >= size[0] and canvas[1] >= size[1]]
     if fitting:
         return min(fitting, key=lambda canvas: (canvas[0] * canvas[1], canvas))
-    height, width = (_round_up(side, max(GRAIN, 2 ** ((side - 1).bit_length() - 3))) for side in size)
+    height, width = (_round_up(side, max(CANVAS_MULTIPLE, 2 ** ((side - 1).bit_length() - 3))) for side in size)
     return height, width
 
 
@@ -98,7 +98,7 @@ def border_rule(crop: int) -> dict[str, int]:
     >>> border_rule(192)
     {'pad_multiple': 8, 'worn_edge': 2}
     """
-    return {"pad_multiple": GRAIN if crop % GRAIN == 0 else 1, "worn_edge": 2}
+    return {"pad_multiple": CANVAS_MULTIPLE if crop % CANVAS_MULTIPLE == 0 else 1, "worn_edge": 2}
 
 
 def extend(
@@ -135,7 +135,7 @@ def fit_network(size: Size) -> Size:
     >>> fit_network((33, 40))
     (40, 40)
     """
-    return _rounded(size, GRAIN)
+    return _rounded(size, CANVAS_MULTIPLE)
 
 
 def place(images: Sequence[Shaped[np.ndarray, "_ _"]], canvas: Size) -> Shaped[np.ndarray, "b h w 1"]:
@@ -150,9 +150,9 @@ def place(images: Sequence[Shaped[np.ndarray, "_ _"]], canvas: Size) -> Shaped[n
     return batch
 
 
-def _rounded(size: Size, grain: int) -> Size:
-    return _round_up(size[0], grain), _round_up(size[1], grain)
+def _rounded(size: Size, multiple: int) -> Size:
+    return _round_up(size[0], multiple), _round_up(size[1], multiple)
 
 
-def _round_up(side: int, grain: int) -> int:
-    return -(-side // grain) * grain
+def _round_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from langfuse_jax.images.canvas import shown_pixels
 from langfuse_jax.models.fusion import MIN_SIDE
 from langfuse_jax.models.layers import zero_outside
-from langfuse_jax.models.student import GRAIN, StudentNet
+from langfuse_jax.models.student import TILE_MULTIPLE, StudentNet
 from langfuse_jax.weights.fusion import network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -30,7 +30,7 @@ def export_fusion(params: dict, pad_multiple: int = 1, worn_edge: int = 0) -> by
         Path("model.stablehlo").write_bytes(export_fusion(Fuser.load().params, pad_multiple=8, worn_edge=2))
     """
     net = network(params)
-    step = math.lcm(8, pad_multiple, GRAIN if isinstance(net, StudentNet) else 1)
+    step = math.lcm(8, pad_multiple, TILE_MULTIPLE if isinstance(net, StudentNet) else 1)
     scope = export.SymbolicScope([f"h >= {-(-MIN_SIDE // step)}", f"w >= {-(-MIN_SIDE // step)}"])
     batch, height, width = export.symbolic_shape(f"b, {step}*h, {step}*w", scope=scope)
     canvas = jax.ShapeDtypeStruct((batch, height, width, 1), jnp.float32)

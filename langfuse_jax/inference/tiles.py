@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.canvas import Size, place
-from langfuse_jax.models.student import GRAIN, REACH
+from langfuse_jax.models.student import REACH, TILE_MULTIPLE
 
 Gray = Float32[np.ndarray, "h w"]
 
@@ -20,8 +20,8 @@ def canvas_side(tile: int) -> int:
     >>> canvas_side(512)
     736
     """
-    if tile < GRAIN or tile % GRAIN:
-        raise UserError(f"tile: {tile} pixels; give a multiple of {GRAIN}")
+    if tile < TILE_MULTIPLE or tile % TILE_MULTIPLE:
+        raise UserError(f"tile: {tile} pixels; give a multiple of {TILE_MULTIPLE}")
     return tile + 2 * REACH
 
 

@@ -15,6 +15,10 @@ class Words(NamedTuple):
 
     Attributes:
         goal, visible, infrared: vectors of any length, (d,) or (1, d).
+
+    >>> words = Words(*jnp.eye(3))
+    >>> words.goal.tolist(), words._fields
+    ([1.0, 0.0, 0.0], ('goal', 'visible', 'infrared'))
     """
 
     goal: Float[Array | np.ndarray, "*any d"]

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from langfuse_jax.models.clamp import clamp_to_unit
 from langfuse_jax.models.layers import Conv, Sizes, zero_outside
 
-GRAIN = 16  # pixels; tiles start at multiples of it
-REACH = 112  # pixels; a multiple of GRAIN
+TILE_MULTIPLE = 16  # pixels; tiles start at multiples of it
+REACH = 112  # pixels; a multiple of TILE_MULTIPLE
 
 _HALF, _QUARTER, _CONTEXT = 16, 32, 32  # channels
 
@@ -24,7 +24,7 @@ class StudentNet(nn.Module):
     """`StudentNet().apply(params, visible, infrared)`: fused luminance in [0, 1], of the shape of its inputs.
 
     Arguments and canvases as in `FusionNet`: (b, h, w, 1) floats in [0, 1], and `sizes` (b, 2) for samples smaller than
-    the map. Any h and w will do: the last row and column are repeated up to multiples of `GRAIN`.
+    the map. Any h and w will do: the last row and column are repeated up to multiples of `TILE_MULTIPLE`.
 
     >>> import jax
     >>> image = jax.ShapeDtypeStruct((1, 48, 64, 1), jnp.float32)
@@ -40,7 +40,7 @@ class StudentNet(nn.Module):
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> Float[Array, "b h w 1"]:
         h, w = visible.shape[1:3]
-        cells = None if sizes is None else -(-sizes // GRAIN)
+        cells = None if sizes is None else -(-sizes // TILE_MULTIPLE)
 
         def inside(x: Float[Array, "b h w c"], per_cell: int) -> Float[Array, "b h w c"]:
             return zero_outside(x, None if cells is None else cells * per_cell)
@@ -76,7 +76,7 @@ class StudentNet(nn.Module):
 
 
 def repeat_edges(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h2 w2 c"]:
-    """`x` with the last row and column of each sample repeated beyond it, its sides filled up to multiples of GRAIN.
+    """`x` with the last row and column of each sample repeated beyond it, its sides filled up to `TILE_MULTIPLE`.
 
     >>> repeat_edges(jnp.arange(3.0).reshape(1, 1, 3, 1), None)[0, 0, :, 0].tolist()[:5]
     [0.0, 1.0, 2.0, 2.0, 2.0]
@@ -87,7 +87,7 @@ def repeat_edges(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h2
             edge = jnp.take_along_axis(x, end - 1, axis)
             place = jnp.expand_dims(jnp.arange(x.shape[axis]), (0, 2, 3) if axis == 1 else (0, 1, 3))
             x = jnp.where(place < end, x, edge)
-    return jnp.pad(x, ((0, 0), *((0, -side % GRAIN) for side in x.shape[1:3]), (0, 0)), mode="edge")
+    return jnp.pad(x, ((0, 0), *((0, -side % TILE_MULTIPLE) for side in x.shape[1:3]), (0, 0)), mode="edge")
 
 
 def space_to_depth(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
