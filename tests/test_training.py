@@ -172,7 +172,7 @@ def test_scores_are_those_of_the_images_that_the_fuser_makes(trained, tmp_path):
             Image.fromarray(pixels).convert("L").save(tmp_path / "ragged" / role / f"{number}.png")
     values = {"data.validation": "ragged", "scores.every": 1, "scores.metrics": "('EN', 'AG')"}
     config = load_config(str(SMOKE), _overrides(tmp_path, **values))
-    scores = make_scores(config, FusionNet())(load_fusion(trained[0])[0], 6, {"crop": config.crop})
+    scores = make_scores(config, FusionNet())[0].take(load_fusion(trained[0])[0], 6, {"crop": config.crop})
     fuser, expected = Fuser.load(trained[0]), []
     for visible, infrared in pairs:
         gray = [np.asarray(Image.fromarray(pixels).convert("L")) for pixels in (visible, infrared)]

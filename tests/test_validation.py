@@ -107,9 +107,9 @@ def test_scores_and_sheets_keep_no_scene(root, alive, tmp_path, monkeypatch):
     values = {"data.validation": "night", "scores.every": 1, "scores.metrics": "('SD',)", "sheet.pairs": 2}
     config = load_config(str(quick_training.CONFIG), quick_training.overrides(root, **values))
     monkeypatch.setattr(FusionNet, "apply", lambda self, params, visible, infrared, sizes: (visible + infrared) / 2)
-    scores = validation.make_scores(config, FusionNet())
+    (scores,) = validation.make_scores(config, FusionNet())
     assert alive.reads == 0
-    found = scores({}, 0, {"crop": 32})
+    found = scores.take({}, 0, {"crop": 32})
     scenes = [
         [extend(image, **border_rule(32)) for image in read_scene(scene)] for scene in list_scenes(root / "night")
     ]

@@ -78,6 +78,10 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     state = init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0)
     mean = 0.0
 
+    def teach() -> None:
+        for lesson in (taught, unseen):
+            lesson.teach()
+
     def look(params: PyTree, step: int, _: Mapping[str, Any]) -> dict[str, float]:
         nonlocal mean
         mean, rows = score(params, unseen)
@@ -95,10 +99,9 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
         mesh=data_mesh(jax.local_devices()[:1]),
         speed=Speed(config.batch_size),
         looks=[loop.Look("scores", config.scores.every, look)],
+        prepare=teach,
     )
     with loop.claimed(workdir, state):
-        for lesson in (taught, unseen):
-            lesson.teach()
         state, _ = loop.run(run, workdir)
         metadata = {
             "command": command,

@@ -19,18 +19,16 @@ _COMMANDS = {
     "distill": ("teacher", "student"),
     "train-clip": ("model", "compact_clip"),
 }
+_GROUPS = {
+    "augment": ("zoom", "fading", "noise", "faded_copies"),
+    "optimizer": ("learning_rate", "matrix_learning_rate", "weight_decay", "warmup_steps", "gradient_clip", "ema"),
+    "memory": ("accumulate", "clip_chunk", "remat"),
+    "guard": ("max_skipped", "max_dead"),
+}
 # What keys were called before version 0.2, and what they are now.
 _RENAMED = {
-    **{name: f"augment.{name}" for name in ("zoom", "fading", "noise", "faded_copies")},
-    **{
-        name: f"optimizer.{name}"
-        for name in (
-            *("learning_rate", "matrix_learning_rate", "weight_decay", "warmup_steps", "gradient_clip"),
-            *("ema", "trainable"),
-        )
-    },
-    **{name: f"memory.{name}" for name in ("accumulate", "clip_chunk", "remat")},
-    **{name: f"guard.{name}" for name in ("max_skipped", "max_dead")},
+    **{name: f"{group}.{name}" for group, names in _GROUPS.items() for name in names},
+    "trainable": "optimizer.trainable",
     "peak_tflops": "log.peak_tflops",
     "log_every": "log.every",
     "checkpoint_every": "checkpoint.every",

@@ -30,7 +30,7 @@ from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spa
 from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import check_division, data_mesh, on_host
+from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
 from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
@@ -105,7 +105,6 @@ def train_fusion(
         loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
         return loss if rates is None else without_gradient_where_zero(loss, rates)
 
-    score = make_scores(config, net)
     training = loop.TrainingRun(
         config=config,
         steps=steps,
@@ -125,10 +124,7 @@ def train_fusion(
         speed=_speed(config, loss_fn(recipe._replace(clip_chunk=0, remat=False)), params, frozen),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
-        looks=[
-            *make_sheet(config, workdir / "sheets"),
-            *([loop.Look("scores", config.scores.every, score)] if score else []),
-        ],
+        looks=[*make_sheet(config, workdir / "sheets"), *make_scores(config, net)],
     )
     with loop.claimed(workdir, state):
         state, trained_with = loop.run(training, workdir, override=override, profile=profile)
@@ -158,6 +154,7 @@ def check_config(config: ConfigDict) -> None:
         raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
     check_choice(config, "init", ("normal", "lossless"))
+    check_choice(config, "parallel.mode", MODES)
     check_choice(config, "optimizer.trainable", ("auto", "all", "spare"))
     check_below_one(config, "optimizer.ema", 0.999)
     check_below_one(config, "augment.fading", 0.7)

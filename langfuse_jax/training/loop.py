@@ -79,6 +79,7 @@ class TrainingRun:
         validate: (parameters, frozen), on the devices, to the validation loss and its terms, or None for none.
         looks: sheets, scores and the like.
         speed: of the steps.
+        prepare: what takes long and comes before the first step, called once the checkpoints are known to fit.
     """
 
     config: ConfigDict
@@ -94,6 +95,7 @@ class TrainingRun:
     frozen: Any = None
     validate: Callable[[PyTree, Any], dict[str, float]] | None = None
     looks: Sequence[Look] = ()
+    prepare: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -135,6 +137,7 @@ def run(
     if first:
         with atomic_write(workdir / "config.json") as file:
             file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
+    training.prepare()
     batches = training.data.batches(start)
     guard = Guard(
         config.guard.max_skipped,

@@ -25,21 +25,19 @@ from langfuse_jax.images.pairs import Pair
 from langfuse_jax.metrics import METRICS, evaluate
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
+from langfuse_jax.training.loop import Look
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import AXIS, on_host
 
 
-def make_scores(
-    config: ConfigDict, net: FusionNet
-) -> Callable[[PyTree, int, Mapping[str, Any]], dict[str, float]] | None:
-    """A function of (params, step, the config they were trained with) that gives the mean `config.scores.metrics` of
-    all fused validation pairs, or None.
+def make_scores(config: ConfigDict, net: FusionNet) -> list[Look]:
+    """The look that gives the mean `config.scores.metrics` of all fused validation pairs; none where none are wanted.
 
     Images keep their sizes: all are fused as `Fuser` does, but on one canvas, and rounded to 8 bits before they are
-    scored in the convention "cddfuse". None where the config wants none.
+    scored in the convention "cddfuse".
     """
     if not config.data.validation or not config.scores.every:
-        return None
+        return []
     for name in config.scores.metrics:
         if name not in METRICS:
             raise UserError(f"config.scores.metrics: {name} is unknown; choose among {', '.join(METRICS)}")
@@ -80,7 +78,7 @@ def make_scores(
             total.update({name: float(np.mean(value)) for name, value in of_scene(params, scene, padding).items()})
         return {name: total[name] / len(scenes) for name in metrics}
 
-    return scores
+    return [Look("scores", config.scores.every, scores)]
 
 
 def make_validation(
