@@ -3,7 +3,7 @@
     python benchmarks/input.py --config configs/cpu.py --data-root DATA [--workers N] [--step-seconds S]
 
 Prints the rate with an empty memory (decoding), with decoded images in memory, and the share that a step of S seconds
-needs: the step takes `batch_size / S` samples a second. S is in the progress bar of a training.
+needs: the step takes `batch_size / S` samples a second. S is in the progress bar of a training run.
 """
 
 import argparse

@@ -11,8 +11,8 @@ from langfuse_jax.models.lossless import lossless_init
 
 DEFAULT = (*BASELINES, "fusion", "student")
 HELP = (
-    f"names: {', '.join(DEFAULT)}, guide (the classical fusion that trainings start with), untrained (the network's "
-    "lossless start), or LABEL=DIR of a trained model"
+    f"names: {', '.join(DEFAULT)}, guide (the classical fusion that training runs start with), untrained (the "
+    "network's lossless start), or LABEL=DIR of a trained model"
 )
 
 _OTHERS: dict[str, Callable[[], Callable]] = {

@@ -1,10 +1,10 @@
-"""Do words move the picture? The same short training from the same weights and seed, once per goal, measured on VIFB.
+"""Do words move the picture? The same short training run from the same weights, once per goal, measured on VIFB.
 
     python benchmarks/steering.py --data-root DATA --out runs/steering [--start DIR] [--config.x=y ...]
     python benchmarks/steering.py --data-root DATA --out runs/sources --goals infrared visible --config.augment.fading=0
 
 Prints, for each goal, on how many pairs the language-driven loss towards it (mean over windows of 160 pixels that cover
-the pair, about the patches of the training) is lower after the training than before, its means, and what changed in
+the pair, about the patches of the training run) is lower after it than before, its means, and what changed in
 the images (0 to 255), as means over the pairs: towards infrared (correlation with the infrared minus correlation with
 the visible image), targets (how much brighter hot targets are than the rest), average gradient, mean and standard
 deviation. Draws goals.jpg, one pair under all of them.

@@ -24,7 +24,7 @@ def get_config():
     c.steps = 2000
     c.scenes_per_batch = 6
 
-    c.optimizer = ConfigDict({"learning_rate": 1.5e-3, "warmup_steps": 40, "weight_decay": 0.02})
+    c.optimizer = ConfigDict({"learning_rate": 1.5e-3, "warmup_steps": 40, "weight_decay": 0.02, "gradient_clip": 1.0})
     c.optimizer.matrix_learning_rate = 0.02  # of Muon, which moves the matrices of the transformer blocks
     c.loss = dict(
         modality=2.0,

@@ -24,7 +24,7 @@ def get_config():
     c.crop = 192
     c.batch_size = 4
     c.steps = 4000
-    c.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup_steps": 200})
+    c.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup_steps": 200, "gradient_clip": 1.0})
     c.optimizer.ema = 0.998  # decay of a moving average of the parameters, which is what is saved; 0: none
     c.log = ConfigDict({"every": 50})
     c.guard = ConfigDict()

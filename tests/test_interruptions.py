@@ -55,7 +55,7 @@ def _config(root, **values):
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """A training of twelve steps in one go."""
+    """A training run of twelve steps in one go."""
     with pytest.MonkeyPatch.context() as patch:
         quick_training.patch(patch.setattr)
         workdir = tmp_path_factory.mktemp("whole") / "w"
@@ -86,7 +86,7 @@ def _assert_same(workdir, whole):
     assert quick_training.metrics(workdir) == quick_training.metrics(whole[0])
 
 
-# A training that is killed before its n-th call that makes, opens, renames or removes a file of a name like this.
+# A training run that is killed before its n-th call that makes, opens, renames or removes a file of a name like this.
 _KILLED = """
 import os, re, runpy, sys
 count, name, script = int(sys.argv[1]), re.compile(sys.argv[2]), sys.argv[3]
@@ -105,7 +105,7 @@ runpy.run_path(script, run_name="__main__")
 
 
 def _killed(root, workdir, count, name):
-    """The status of a training that is to be killed."""
+    """The status of a training run that is to be killed."""
     command = [sys.executable, "-c", _KILLED, str(count), name, quick_training.__file__, "--workdir", str(workdir)]
     return subprocess.run([*command, *quick_training.overrides(root)], capture_output=True).returncode
 

@@ -1,4 +1,4 @@
-"""The lossless start of a training, and the guide it learns from."""
+"""The lossless start of a training run, and the guide it learns from."""
 
 import jax
 import jax.numpy as jnp

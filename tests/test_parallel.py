@@ -169,7 +169,7 @@ def _train(root, workdir, address, index, program=(quick_training.__file__,), **
 
 
 def _endless_pair(root, workdir):
-    """Two processes of a training without end, after its third step."""
+    """Two processes of a training run without end, after its third step."""
     address, metrics = _address(), workdir / "metrics.jsonl"
     pair = [_train(root, workdir, address, index, steps=100000) for index in range(2)]
     end = time.monotonic() + 200

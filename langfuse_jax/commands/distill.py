@@ -23,6 +23,6 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides, command="distill")
     command = command_line(args, "workdir")
     with full_disk_reported(args.workdir):
-        mean = distill(config, args.workdir, command=command)
+        mean = distill(config, args.workdir, command=command, override=args.override)
     print(f"{args.workdir}: a student of mean SSIM {mean:.4f} to its teacher; fuse with --checkpoint {args.workdir}")
     return 0

@@ -24,10 +24,11 @@ def add_compilation_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, example: str) -> None:
-    """--config, whose values other flags may override: the command gets them as `args.overrides`."""
+    """--config, whose values other flags may override (the command gets them as `args.overrides`), and --override."""
     parser.add_argument(
         "--config", required=True, metavar="NAME", help=f"a config of the package such as {example}, or a file's path"
     )
+    parser.add_argument("--override", action="store_true", help="resume in a folder that another config began")
     parser.epilog = "Any value of the config can be overridden: --config.x=y"
     parser.set_defaults(takes_overrides=True)
 

@@ -9,7 +9,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
     add_config(parser, "default")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics and sheets go here")
-    parser.add_argument("--override", action="store_true", help="go on in a workdir that another config began")
     parser.add_argument(
         "--coordinator", metavar="HOST:PORT", help="of process 0, where JAX does not recognise the cluster"
     )

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config, args.overrides, command="train-clip")
     command = command_line(args, "out")
-    report = train_clip(config, Path(args.out), command=command)
+    report = train_clip(config, Path(args.out), command=command, override=args.override)
     print(format_report(report))
     print(f"{args.out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
     sys.stdout.flush()

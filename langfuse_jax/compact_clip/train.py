@@ -36,7 +36,7 @@ from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_least, check_texts, texts
 from langfuse_jax.training.parallel import data_mesh, on_host
 from langfuse_jax.training.speed import Speed
-from langfuse_jax.training.step import init_state, make_train_step
+from langfuse_jax.training.step import clip_by_norm, init_state, make_train_step
 
 _LEAST = {
     2: ("scenes_per_batch",),  # whose sources directions are taken from, too
@@ -94,7 +94,7 @@ def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
         ),
     }
     optimiser = optax.multi_transform(rules, lambda params: unflatten_dict(kinds(params)))
-    return optax.chain(optax.clip_by_global_norm(1.0), optimiser)
+    return optax.chain(clip_by_norm(config.optimizer.gradient_clip), optimiser)
 
 
 def draw_params(key: Array, vision: VisionTower, text: TextTower) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIP
     save_tokenizer(tokenizer, folder)
 
 
-def train_clip(config: ConfigDict, out: Path, *, command: str = "") -> dict[str, Any]:
+def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bool = False) -> dict[str, Any]:
     """Trains a compact CLIP as `config` (configs/compact_clip.py) says, and judges it on the camera held out.
 
     Beside what `loop.run` writes into `out`, whose checkpoints it resumes from, there is the model in Hugging Face's
@@ -190,7 +190,7 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "") -> dict[str,
         speed=Speed(config.scenes_per_batch),
     )
     with loop.claimed(out, state):
-        state, _ = loop.run(run, out)
+        state, _ = loop.run(run, out, override=override)
         trained = {name: part for name, part in on_host(state.final).items() if name != "heads"}
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
             temporary = Path(name)

@@ -1,1 +1,1 @@
-"""Training pairs: reading, cropping and augmenting."""
+"""Training pairs: datasets prepared and read, cropped and batched."""

@@ -30,7 +30,7 @@ from langfuse_jax.training import loop
 from langfuse_jax.training.configs import check_below_one, check_least, check_texts, texts
 from langfuse_jax.training.parallel import data_mesh, on_host
 from langfuse_jax.training.speed import Speed
-from langfuse_jax.training.step import init_state, make_train_step
+from langfuse_jax.training.step import clip_by_norm, init_state, make_train_step
 from langfuse_jax.weights.fusion import refuse_student, save_fusion
 
 _LEAST = {
@@ -41,12 +41,16 @@ _LEAST = {
 _SHEET_ROWS = 7
 
 
-def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> float:
+def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", override: bool = False) -> float:
     """Trains a student as `config` (configs/student.py) says, resuming from the checkpoints in `workdir`.
 
     Beside what `loop.run` writes into `workdir` there are taught/ (the teacher's images), scores.jsonl (mean SSIM to
     the teacher on the validation dataset every `scores.every` steps), sheet.png (infrared | visible | teacher |
     student) and the model for `Fuser.load`. It runs on one device.
+
+    Args:
+        command: kept with the model.
+        override: resume from checkpoints of another config too.
 
     Returns:
         The mean SSIM to the teacher (`losses.ssim.ssim`) over whole validation images; over the training images where
@@ -73,7 +77,7 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
     rate = optax.warmup_cosine_decay_schedule(
         0.0, chosen.learning_rate, chosen.warmup_steps, max(config.steps, chosen.warmup_steps + 1)
     )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = optax.chain(clip_by_norm(chosen.gradient_clip), optax.adam(rate))
     init_key, key = jax.random.split(jax.random.key(config.seed))
     state = init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0)
     mean = 0.0
@@ -102,7 +106,7 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "") -> fl
         prepare=teach,
     )
     with loop.claimed(workdir, state):
-        state, _ = loop.run(run, workdir)
+        state, _ = loop.run(run, workdir, override=override)
         metadata = {
             "command": command,
             "config": json.loads(config.to_json_best_effort()),

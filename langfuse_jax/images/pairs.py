@@ -147,7 +147,7 @@ def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
 
 
 def read_pair(pair: Pair, limits: Limits | None = None, max_side: int | None = MAX_SIDE) -> Sources:
-    """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.read_infrared`.
+    """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.files.read_infrared`.
 
     Raises UserError, naming both files, where they differ in size, and as the readers do.
 

@@ -77,7 +77,7 @@ def fuse_folders(
         bits: 8, or 16 as PNG or TIFF.
         gray: write the fused luma alone, without the chroma of the visible image.
         sheet: also write infrared | visible | fused side by side into `out`/sheets.
-        infrared_range: raw values of the infrared files that become black and white, see `images.read_infrared`.
+        infrared_range: raw values of the infrared files that become black and white, see `images.files.read_infrared`.
         max_side: pixels a side over which images are refused; None for any size.
         overwrite: fuse pairs whose outputs are there again.
         canvases: sizes to which images are padded, at most: each is a program to compile.

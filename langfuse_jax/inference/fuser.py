@@ -91,7 +91,7 @@ class Fuser:
 
         Each is (h, w), (h, w, c) or (b, h, w, c) with c = 1 or 3, in uint8, uint16 or floats in [0, 1], of the same h,
         w and b. The network sees luma (BT.601); a colour visible image keeps its chroma, clipped to RGB. uint16 counts
-        as /65535, raw thermal counts are first to be mapped (`images.thermal_to_unit`). Raises UserError for other
+        as /65535, raw thermal counts must be mapped first (`images.files.thermal_to_unit`). Raises UserError for other
         shapes, types and values, and for sides under 32 pixels.
 
         With `tile`, a multiple of 16, a student fuses tiles of so many pixels a side, one after the other, with the

@@ -82,7 +82,7 @@ def fuse_video(
         fps: frames per second of folders, such as "30000/1001"; 25 by default.
         gray: drop the colours.
         infrared_range: raw values of the infrared frames that become black and white. By default those of
-            `images.read_infrared` for the first frame throughout, since limits that change would flicker.
+            `images.files.read_infrared` for the first frame throughout, since limits that change would flicker.
         max_side: pixels a side over which frames are refused; None for any size.
         batch_size: frames at a time; by default 1 on a CPU, else up to 16.
 

@@ -1,1 +1,1 @@
-"""Flax modules: the fusion network and the CLIP encoders."""
+"""Flax modules: the fusion network, the student, CLIP's towers and VGG19."""

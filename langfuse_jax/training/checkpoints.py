@@ -181,7 +181,7 @@ def restore(
     except UserError:
         raise
     except Exception as error:  # a checkpoint of another network or a damaged one: Orbax raises many types
-        raise UserError(damaged(folder, error, "use another --workdir")) from error
+        raise UserError(damaged(folder, error, "use another folder")) from error
     return restored, jax.random.wrap_key_data(jnp.asarray(about["key"], jnp.uint32)), about["config"]
 
 
@@ -203,7 +203,7 @@ def _check_config(folder: str | os.PathLike, saved: dict[str, Any], current: dic
     ]
     if differing:
         raise UserError(
-            f"{folder}: was saved with another config: {', '.join(differing)}; use another --workdir, or --override to "
+            f"{folder}: was saved with another config: {', '.join(differing)}; use another folder, or --override to "
             "resume from it with the new values"
         )
 

@@ -29,6 +29,7 @@ _GROUPS = {
 _RENAMED = {
     **{name: f"{group}.{name}" for group, names in _GROUPS.items() for name in names},
     "trainable": "optimizer.trainable",
+    "spare_only": "optimizer.trainable ('spare' for True)",
     "peak_tflops": "log.peak_tflops",
     "log_every": "log.every",
     "checkpoint_every": "checkpoint.every",

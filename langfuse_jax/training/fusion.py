@@ -37,6 +37,7 @@ from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
 from langfuse_jax.training.step import (
     LossFn,
     TrainState,
+    clip_by_norm,
     init_state,
     make_train_step,
     scale_by_rates,
@@ -48,7 +49,7 @@ from langfuse_jax.weights.vgg import load_vgg19
 
 _LEAST = {
     1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.every", "augment.zoom"),
-    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "scores.every", "optimizer.gradient_clip"),
+    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "scores.every"),
     32: ("crop",),
 }
 
@@ -235,9 +236,8 @@ def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
 
 
 def _optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
-    clip = config.optimizer.gradient_clip
     return optax.chain(
-        optax.clip_by_global_norm(clip) if clip else optax.identity(),
+        clip_by_norm(config.optimizer.gradient_clip),
         optax.adam(rate, b1=0.9, b2=0.999),
         optax.identity() if rates is None else scale_by_rates(rates),
     )

@@ -31,7 +31,7 @@ from langfuse_jax.training.trace import Trace
 # Numbers of all loops that must be at least so large.
 LEAST: dict[int, tuple[str, ...]] = {
     1: ("log.every", "guard.max_skipped", "guard.max_dead", "checkpoint.every"),
-    0: ("seed", "optimizer.learning_rate", "optimizer.warmup_steps"),
+    0: ("seed", "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.gradient_clip"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The published learning rate: a linear warm-up, then halved at 50, 60, 70, 80 and 90% of the training."""
+"""The published learning rate: a linear warm-up, then halved at 50, 60, 70, 80 and 90% of the training run."""
 
 import optax
 
@@ -10,7 +10,7 @@ def published_schedule(peak: float, *, total_steps: int, warmup_steps: int) -> o
 
     Args:
         peak: the highest rate; LDFusion (arXiv 2402.16267) has 5e-4 with Adam.
-        total_steps: length of the training; the halvings are fractions of it.
+        total_steps: length of the training run; the halvings are fractions of it.
         warmup_steps: one epoch in the published recipe.
 
     >>> rate = published_schedule(1.0, total_steps=100, warmup_steps=10)

@@ -47,6 +47,11 @@ def moving_average(average: PyTree, params: PyTree, step: Int[Array, ""], *, dec
     return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
+def clip_by_norm(limit: float) -> optax.GradientTransformation:
+    """Gradients scaled down to the global norm `limit` where theirs is larger; by 0 they stay as they are."""
+    return optax.clip_by_global_norm(limit) if limit else optax.identity()
+
+
 def scale_by_rates(rates: PyTree) -> optax.GradientTransformation:
     """Updates multiplied by `rates`, a tree like the parameters of factors that broadcast against them."""
     return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates))
