@@ -2,7 +2,7 @@
 
     langfuse-jax train --config cpu_warm --workdir runs/warm --config.data.root=DATA
 
-Then comes configs/cpu.py.
+Then run `--config cpu`.
 
 Hardware: two CPU cores. Expected time: 3 000 steps of 0.34 s when they have nothing else to do (measured).
 Expected result, measured: sheets as sharp as their sources, with warm people bright; a guide term of 0.109 on the

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # In a clone langfuse_jax.configs is the folder beside this one; an installed package has it inside.
-if os.path.isfile(os.path.join(__path__[0], os.pardir, "configs", "__init__.py")):
+if not os.path.isdir(os.path.join(__path__[0], "configs")):
     __path__.append(os.path.dirname(__path__[0]))
 
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.

@@ -15,13 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, saves, and judges on the camera held out; prints the numbers."""
+    from absl import logging
+
     from langfuse_jax.compact_clip.report import format_report
     from langfuse_jax.compact_clip.train import train_clip
+    from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.training.configs import load_config
 
+    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
     config = load_config(args.config, args.overrides, command="train-clip")
     command = command_line(args, "out")
-    report = train_clip(config, Path(args.out), command=command, override=args.override)
+    with full_disk_reported(args.out):
+        report = train_clip(config, Path(args.out), command=command, override=args.override)
     print(format_report(report))
     print(f"{args.out}: {'accepted' if report['accepted'] else 'NOT accepted'}")
     sys.stdout.flush()

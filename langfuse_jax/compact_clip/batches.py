@@ -183,11 +183,11 @@ class CameraScenes:
         self._order = cache(self._order_of_epoch)
 
     def _order_of_epoch(self, camera: int, epoch: int) -> Int[np.ndarray, " n"]:
-        return np.random.default_rng((self._seed, camera, epoch)).permutation(len(self._cameras[camera]))
+        return np.random.default_rng((1, self._seed, camera, epoch)).permutation(len(self._cameras[camera]))
 
     def batch(self, number: int, count: int, side: int) -> Batch:
         """Batch `number`, of `count` scenes and patches of `side` pixels: the same whenever it is asked for."""
-        rng = np.random.default_rng((self._seed, number))
+        rng = np.random.default_rng((2, self._seed, number))
         examples = []
         for turn in range(count):
             earlier, camera = divmod(turn, len(self._cameras))

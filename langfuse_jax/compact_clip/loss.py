@@ -181,4 +181,4 @@ def clip_loss(
         "token_heads": lambda: token_loss(named("token", tokens, 12.0), known),
         "text_heads": lambda: balanced_sigmoid_loss(named("text", sentence, 8.0), claims.astype(jnp.int8)),
     }
-    return weighted_sum([(name, weights[name], value) for name, value in terms.items()])
+    return weighted_sum([(name, weights.get(name, 0.0), value) for name, value in terms.items()])

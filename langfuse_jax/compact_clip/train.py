@@ -73,10 +73,11 @@ def clip_config(config: ConfigDict, tokenizer: CLIPTokenizer) -> CLIPConfig:
 
 def _schedule(config: ConfigDict, peak: float) -> optax.Schedule:
     """Linear warm-up, then a cosine to 1%."""
-    return optax.warmup_cosine_decay_schedule(0, peak, config.optimizer.warmup_steps, config.steps, peak / 100)
+    warmup = config.optimizer.warmup_steps
+    return optax.warmup_cosine_decay_schedule(0, peak, warmup, max(config.steps, warmup + 1), peak / 100)
 
 
-def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """Muon for the matrices of the transformer blocks, AdamW for the rest; linear warm-up, then a cosine to 1%."""
     decay = config.optimizer.weight_decay
 
@@ -93,8 +94,8 @@ def make_optimiser(config: ConfigDict) -> optax.GradientTransformation:
             _schedule(config, config.optimizer.learning_rate), b2=0.98, weight_decay=decay, mask=decayed
         ),
     }
-    optimiser = optax.multi_transform(rules, lambda params: unflatten_dict(kinds(params)))
-    return optax.chain(clip_by_norm(config.optimizer.gradient_clip), optimiser)
+    optimizer = optax.multi_transform(rules, lambda params: unflatten_dict(kinds(params)))
+    return optax.chain(clip_by_norm(config.optimizer.gradient_clip), optimizer)
 
 
 def draw_params(key: Array, vision: VisionTower, text: TextTower) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class ClipData:
     def batch(self, number: int) -> dict[str, np.ndarray]:
         """The arguments of `clip_loss` by name: the same whenever they are asked for."""
         patches = self._scenes.batch(number, self._count, self._side)
-        captions = sample_captions(np.random.default_rng((self._seed, number, 1)))
+        captions = sample_captions(np.random.default_rng((3, self._seed, number)))
         ids = self._tokenizer(
             captions.sentences, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="np"
         )["input_ids"].astype(np.int32)
@@ -175,19 +176,20 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
     params = draw_params(init_key, vision, text)
     params["vision"] = convolutional_start(params["vision"], vision)
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
-    optimiser = make_optimiser(config)
-    state = init_state(params, optimiser)
+    optimizer = make_optimizer(config)
+    state = jax.device_get(init_state(params, optimizer))
     loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(config.loss))
     run = loop.TrainingRun(
         config=config,
         steps=config.steps,
         state=state,
         key=step_key,
-        make_step=partial(make_train_step, loss, optimiser),
+        make_step=partial(make_train_step, loss, optimizer),
         rate=_schedule(config, config.optimizer.learning_rate),
         data=ClipData(cameras, tokenizer, count=config.scenes_per_batch, side=vision.image_size, seed=config.seed),
         mesh=data_mesh(jax.local_devices()[:1]),
         speed=Speed(config.scenes_per_batch),
+        config_file="training.json",  # config.json is the model's
     )
     with loop.claimed(out, state):
         state, _ = loop.run(run, out, override=override)

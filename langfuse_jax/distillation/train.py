@@ -1,6 +1,5 @@
 """`langfuse-jax distill`: trains the student to fuse as a teacher does."""
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +26,7 @@ from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.training import loop
+from langfuse_jax.training.checkpoints import plain
 from langfuse_jax.training.configs import check_below_one, check_least, check_texts, texts
 from langfuse_jax.training.parallel import data_mesh, on_host
 from langfuse_jax.training.speed import Speed
@@ -68,8 +68,12 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", overr
     training = [scene for folder in folders for scene in list_scenes(folder)]
     check_crop(training, config.crop)
     validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
-    plain = Scenes(training, cache_mb=config.data.cache_mb)
-    scenes = FadedScenes(plain, copies=config.augment.faded_copies, most=config.augment.fading, seed=config.seed)
+    scenes = FadedScenes(
+        Scenes(training, cache_mb=config.data.cache_mb),
+        copies=config.augment.faded_copies,
+        most=config.augment.fading,
+        seed=config.seed,
+    )
     taught = TaughtScenes(scenes, teacher, workdir / "taught")
     unseen = TaughtScenes(Scenes(validation, cache_mb=config.data.cache_mb), teacher, workdir / "taught")
 
@@ -79,7 +83,7 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", overr
     )
     optimizer = optax.chain(clip_by_norm(chosen.gradient_clip), optax.adam(rate))
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    state = init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0)
+    state = jax.device_get(init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0))
     mean = 0.0
 
     def teach() -> None:
@@ -102,14 +106,14 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", overr
         data=TrainingData(taught, crop=config.crop, batch_size=config.batch_size, seed=config.seed),
         mesh=data_mesh(jax.local_devices()[:1]),
         speed=Speed(config.batch_size),
-        looks=[loop.Look("scores", config.scores.every, look)],
+        looks=[loop.Look("scores", config.scores.every, look, at_start=False)],
         prepare=teach,
     )
     with loop.claimed(workdir, state):
         state, _ = loop.run(run, workdir, override=override)
         metadata = {
             "command": command,
-            "config": json.loads(config.to_json_best_effort()),
+            "config": plain(config),
             "data": {"folders": list(map(str, folders)), "pairs": len(training)},
             "date": datetime.now(UTC).date().isoformat(),
             "langfuse_jax": __version__,

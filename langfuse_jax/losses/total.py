@@ -78,7 +78,8 @@ def total_loss(
         selected: (patches * b,) 1 where a patch counts. A filtered patch contributes 0 and still counts in the mean.
         words: text embeddings, (d,) or (1, d) each.
         perceptual: the perceptual term, already a scalar.
-        weights: factors of "whole", "patch", "similarity" and "perceptual"; a term of weight 0 is left out.
+        weights: factors of "whole", "patch", "similarity" and "perceptual", Python numbers; a term whose weight is 0 or
+            missing is left out.
 
     Returns:
         The scalar total and the unweighted terms by name.

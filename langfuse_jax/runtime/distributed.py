@@ -42,7 +42,7 @@ def join_cluster(
     if jax.distributed.is_initialized():
         return
     flags = {"--coordinator": coordinator, "--num-processes": processes, "--process-id": index}
-    told = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
+    given = " ".join(f"{flag} {value}" for flag, value in flags.items() if value is not None)
     missing = [flag for flag, value in flags.items() if value is None]
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise UserError(f"--coordinator {coordinator}: has no port; give HOST:PORT of process 0, such as 10.0.0.1:1234")
@@ -50,7 +50,7 @@ def join_cluster(
         raise UserError(f"--num-processes {processes}: is no number of processes; give how many are started in all")
     if index is not None and processes is not None and not 0 <= index < processes:
         raise UserError(f"--process-id {index}: is none of {processes} processes; give 0 to {processes - 1}")
-    required = required or bool(told)
+    required = required or bool(given)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -63,11 +63,11 @@ def join_cluster(
         if not required and _no_cluster(error):
             return
         reason = str(error).splitlines()[0].rstrip(".")
-        if not told:
+        if not given:
             flag = "--distributed: " if required else ""
             raise UserError(f"{flag}JAX finds no cluster ({reason}); leave it out for one process") from error
         remedy = f"give {', '.join(missing)} too" if missing else "check that all processes run and reach process 0"
-        raise UserError(f"{told}: the processes cannot be joined ({reason}); {remedy}") from error
+        raise UserError(f"{given}: the processes cannot be joined ({reason}); {remedy}") from error
 
 
 def _no_cluster(error: Exception) -> bool:

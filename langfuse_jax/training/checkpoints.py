@@ -5,8 +5,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +55,31 @@ def _loss(metrics: dict[str, float]) -> float:
 @contextmanager
 def closing(manager: ocp.CheckpointManager) -> Iterator[None]:
     """Ends with all saves finished and the manager closed; raises UserError where the last save failed."""
+    others = sys.unraisablehook
+    sys.unraisablehook = partial(_skip_event_loops, others)
     try:
         yield
     except BaseException:
         with suppress(Exception):  # the error under way says more
             manager.close()
         raise
-    with _save_errors(manager):
-        manager.close()
+    else:
+        with _save_errors(manager):
+            manager.close()
+    finally:
+        sys.unraisablehook = others
+
+
+def _skip_event_loops(others: Callable[[Any], object], unraisable: Any) -> None:
+    # When one write of a save fails, the others call an event loop that is closed: the failure itself is one line.
+    trace = unraisable.exc_traceback
+    if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith("asyncio."):
+        others(unraisable)
 
 
 @contextmanager
 def _save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Orbax's errors of a save, of this one or one in the background, as one line; those of other processes pass."""
+    """Orbax's errors of a save, also of one in the background, as one line; a lost process raises JAX's own error."""
     try:
         yield
     except Exception as error:  # a full disk, a folder without rights: many layers, each with errors of its own
@@ -174,6 +188,10 @@ def restore(
     folder = manager.directory / str(step)
     try:
         about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+        if "learning_rate" in about["config"]:
+            raise UserError(
+                f"{folder}: was saved before version 0.2, which fuses but cannot resume; use another folder"
+            )
         if not override:
             _check_config(folder, about["config"], plain(config))
         form = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)

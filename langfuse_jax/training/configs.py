@@ -3,8 +3,11 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -57,17 +60,21 @@ def load_config(name: str, overrides: Sequence[str] = (), *, command: str | None
     >>> load_config("smoke", ["--config.batch_size=4"]).batch_size
     4
     """
-    path = _find(name)
-    values = flags.FlagValues()
     for override in overrides:
-        _refuse_renamed(override.split("=")[0].removeprefix("--config."), f"{override}: ")
-    arguments = ["langfuse-jax", f"--config={path}", *overrides]
+        _refuse_renamed(override.removeprefix("--config.").split("=")[0].split(".")[0], f"{override}: ")
+    values = flags.FlagValues()
     # The flag library reads overrides from the process's own command line unless it is handed one.
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    arguments = ["langfuse-jax", *overrides]
     try:
-        values(arguments[:2])
+        config = _read(name)
+        if not isinstance(config, ConfigDict):
+            raise UserError(f"--config {name}: it defines no get_config() that returns an ml_collections ConfigDict")
+        for key in config:
+            _refuse_renamed(key, f"--config {name}: ")
         if command is not None:
-            _check_command(name, values.config, command)
+            _check_command(name, config, command)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
+        values(arguments[:1])
         left = values([arguments[0], *(_quoted(override, values) for override in overrides)])
     except UserError:
         raise
@@ -81,22 +88,20 @@ def load_config(name: str, overrides: Sequence[str] = (), *, command: str | None
         raise UserError(f"--config {name}: {_one_line(error)}") from error
     if left[1:]:
         raise UserError(f"unrecognized arguments: {' '.join(left[1:])}")
-    if not isinstance(values.config, ConfigDict):
-        raise UserError(f"--config {name}: it defines no get_config() that returns an ml_collections ConfigDict")
-    for key in values.config:
-        _refuse_renamed(key, f"--config {name}: ")
     return values.config
 
 
-def _find(name: str) -> str:
-    """The path of a config of the package or of the user's own."""
+def _read(name: str) -> object:
+    """What `get_config()` gives of a config of the package or of a user's file."""
     if Path(name).is_file():
-        return name
-    folder = files(PACKAGE)
-    known = sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".py"))
+        loader = SourceFileLoader("config", name)
+        module = ModuleType("config")
+        loader.exec_module(module)
+        return getattr(module, "get_config", lambda: None)()
+    known = sorted(Path(file.name).stem for file in files(PACKAGE).iterdir() if file.name.endswith(".py"))
     known.remove("__init__")
     if name in known:
-        return str(folder / f"{name}.py")
+        return import_module(f"{PACKAGE}.{name}").get_config()
     raise UserError(f"--config {name}: no such file, and none of the package's configs {', '.join(known)}")
 
 
@@ -105,13 +110,13 @@ def _refuse_renamed(key: str, culprit: str) -> None:
         raise UserError(f"{culprit}config.{key} is called config.{_RENAMED[key]} now")
 
 
-def _check_command(path: str, config: object, command: str) -> None:
-    if not isinstance(config, ConfigDict) or _COMMANDS[command][0] in config:
+def _check_command(name: str, config: ConfigDict, command: str) -> None:
+    if _COMMANDS[command][0] in config:
         return
     others = [f"is for `langfuse-jax {other}`" for other, (key, _) in _COMMANDS.items() if key in config]
     problem = others[0] if others else f"lacks the key {_COMMANDS[command][0]!r}"
     raise UserError(
-        f"--config {path}: {problem}; give `langfuse-jax {command}` a config such as {_COMMANDS[command][1]}"
+        f"--config {name}: {problem}; give `langfuse-jax {command}` a config such as {_COMMANDS[command][1]}"
     )
 
 
@@ -170,9 +175,9 @@ def check_texts(config: ConfigDict, name: str) -> None:
 
 
 def _value(config: ConfigDict, name: str) -> Any:
-    value = config
+    value: Any = config
     for part in name.split("."):
-        if part not in value:
+        if not isinstance(value, ConfigDict) or part not in value:
             raise UserError(f"config.{name}: is missing from the config; start it from one of the package's")
         value = value[part]
     return value

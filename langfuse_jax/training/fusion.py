@@ -1,6 +1,5 @@
 """`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +27,7 @@ from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
+from langfuse_jax.training.checkpoints import plain
 from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
@@ -97,10 +97,10 @@ def train_fusion(
 
     net, mesh = FusionNet(), data_mesh()
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
-    params = _start(config, net, init_key, lossless_key)
+    params = jax.device_get(_start(config, net, init_key, lossless_key))
     rates = _rates(config, params)
     optimizer = _optimizer(config, rate, rates)
-    state = init_state(params, optimizer, average=config.optimizer.ema > 0)
+    state = jax.device_get(init_state(params, optimizer, average=config.optimizer.ema > 0))
 
     def loss_fn(recipe: Recipe) -> LossFn:
         loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
@@ -132,7 +132,7 @@ def train_fusion(
         if jax.process_index() == 0:
             metadata = {
                 "command": command,
-                "config": json.loads(config.to_json_best_effort()),
+                "config": plain(config),
                 "data": {"folders": folders, "pairs": len(scenes)},
                 "date": datetime.now(UTC).date().isoformat(),
                 "langfuse_jax": __version__,
@@ -226,7 +226,7 @@ def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: 
 def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
     """Factors of the learning rate by `config.optimizer.trainable`; None for 1 throughout."""
     trainable = config.optimizer.trainable
-    holds_code = trainable != "all" and holds_lossless_code(jax.device_get(params))
+    holds_code = trainable != "all" and holds_lossless_code(params)
     if trainable == "spare" and not holds_code:
         raise UserError(
             "config.optimizer.trainable: 'spare' needs a start that draws losslessly; add --config.init=lossless, or a "

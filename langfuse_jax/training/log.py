@@ -3,16 +3,19 @@
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.atomic import atomic_write, make_folder
 from langfuse_jax.training.parallel import on_host
 
 
@@ -67,8 +70,11 @@ class TrainingLog:
         with atomic_write(path) as file:
             file.write("".join(lines).encode())
         self._file = open(path, "a")
+        make_folder(workdir / "tensorboard")
+        # Without a thread of its own, which would hide a full disk, or wait for ever.
+        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
         # TensorBoard forgets what an earlier run wrote from this step on.
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
+        self._add(start, session_log=SessionLog(status=SessionLog.START))
         if start:
             print(f"langfuse-jax: {workdir}: resuming from step {start}", file=sys.stderr)
         self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr, desc="compiling")
@@ -88,13 +94,18 @@ class TrainingLog:
         """Numbers for TensorBoard alone, as group/name."""
         if not self._quiet:
             for name, value in values.items():
-                self._events.add_scalar(f"{group}/{name}", value, step)
+                self._add(step, summary=summary.scalar(f"{group}/{name}", value))
+            self._events.flush()
 
     def image(self, name: str, step: int, path: Path) -> None:
         """A picture for TensorBoard, from its file."""
         if not self._quiet:
             with Image.open(path) as picture:
-                self._events.add_image(name, np.asarray(picture.convert("L")), step, dataformats="HW")
+                pixels = np.asarray(picture.convert("L"))
+            self._add(step, summary=summary.image(name, pixels, dataformats="HW"))
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def _flush(self) -> None:
         if self._pending is None:

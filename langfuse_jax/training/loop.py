@@ -28,7 +28,7 @@ from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import TrainState
 from langfuse_jax.training.trace import Trace
 
-# Numbers of all loops that must be at least so large.
+# The least that numbers of every config may be.
 LEAST: dict[int, tuple[str, ...]] = {
     1: ("log.every", "guard.max_skipped", "guard.max_dead", "checkpoint.every"),
     0: ("seed", "optimizer.learning_rate", "optimizer.warmup_steps", "optimizer.gradient_clip"),
@@ -55,11 +55,13 @@ class Look(NamedTuple):
         name: of the .jsonl file and TensorBoard's group for numbers, or of the picture.
         every: steps.
         take: (parameters, step, the config that they were trained with) -> numbers by name, or a picture's path.
+        at_start: before the first step of a run too.
     """
 
     name: str
     every: int
     take: Callable[[PyTree, int, Mapping[str, Any]], Mapping[str, float] | Path]
+    at_start: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class TrainingRun:
     Attributes:
         config: kept with each checkpoint; the loop reads its `log`, `guard` and `checkpoint`.
         steps: in all.
-        state: to start from, at step 0.
+        state: to start from, at step 0, on the host.
         key: of the steps.
         make_step: `step.make_train_step` with its arguments bound.
         rate: the learning rate by step, for the log.
@@ -79,6 +81,7 @@ class TrainingRun:
         validate: (parameters, frozen), on the devices, to the validation loss and its terms, or None for none.
         looks: sheets, scores and the like.
         speed: of the steps.
+        config_file: the name of the file in the work directory that has the config.
         prepare: what takes long and comes before the first step, called once the checkpoints are known to fit.
     """
 
@@ -95,6 +98,7 @@ class TrainingRun:
     frozen: Any = None
     validate: Callable[[PyTree, Any], dict[str, float]] | None = None
     looks: Sequence[Look] = ()
+    config_file: str = "config.json"
     prepare: Callable[[], None] = lambda: None
 
 
@@ -115,7 +119,7 @@ def run(
 ) -> tuple[TrainState, Mapping[str, Any]]:
     """Trains, resuming from the checkpoints that `workdir`, which is `claimed`, holds.
 
-    Writes into `workdir`, by process 0: checkpoints/ (Orbax), metrics.jsonl (a line of loss terms and speed every
+    Writes checkpoints/ (Orbax) into `workdir`, and process 0 metrics.jsonl (a line of loss terms and speed every
     `log.every` steps), the same in tensorboard/, validation.jsonl (a line before the first step and with each
     checkpoint), config.json, and what `training.looks` give.
 
@@ -135,7 +139,7 @@ def run(
     state, key, saved = checkpoints.restore(manager, state, key=training.key, config=config, override=override)
     start, key = int(state.step), replicate(key, training.mesh)
     if first:
-        with atomic_write(workdir / "config.json") as file:
+        with atomic_write(workdir / training.config_file) as file:
             file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
     training.prepare()
     batches = training.data.batches(start)
@@ -217,8 +221,12 @@ class _Reports(NamedTuple):
 
     def look(self, state: TrainState, step: int) -> None:
         """The looks that are due before a step, by process 0 alone, for which the others wait."""
-        last = step == self.training.steps
-        due = [look for look in self.training.looks if last or (look.every and step % look.every == 0)]
+        last, start = step == self.training.steps, step == self.start
+        due = [
+            look
+            for look in self.training.looks
+            if last or (look.every and step % look.every == 0 and (look.at_start or not start))
+        ]
         if due and jax.process_index() == 0:
             params = on_host(state.final)
             for look in due:
@@ -228,9 +236,9 @@ class _Reports(NamedTuple):
                 else:
                     write_line(self.workdir / f"{look.name}.jsonl", step, found)
                     self.log.scalars(look.name, step, found)
-        if due or last or step == self.start:
+        if due or last or start:
             wait_for_others(f"step {step}")
 
     def trained_with(self, step: int) -> Mapping[str, Any]:
         """The config that the parameters of a step were trained with."""
-        return self.saved if step == self.start else checkpoints.plain(self.training.config)
+        return self.saved if step <= self.start else checkpoints.plain(self.training.config)

@@ -115,6 +115,7 @@ def make_train_step(
 
     Args:
         loss_fn: what is minimised: `objective.fusion_loss` with its settings bound, or any other `LossFn`.
+        optimizer: any of optax.
         average_decay: of the moving average.
         accumulate: as in `make_gradient`.
         mean: over the devices, of metrics and gradients, where `batch` is one device's block of a larger one.

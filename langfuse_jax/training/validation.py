@@ -5,14 +5,14 @@ Scenes are read when they are needed and dropped, so that memory does not grow w
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Int, PyTree, Shaped
 from ml_collections import ConfigDict
 
@@ -27,7 +27,7 @@ from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training.loop import Look
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import AXIS, on_host
+from langfuse_jax.training.parallel import AXIS, divide, on_host
 
 
 def make_scores(config: ConfigDict, net: FusionNet) -> list[Look]:
@@ -101,12 +101,11 @@ def make_validation(
     for number in parts[parts >= 0]:
         read_scene(scenes[number])
     add = _make_sums(net, vision, recipe._replace(noise=0.0), mesh)
-    divide = partial(jax.make_array_from_process_local_data, NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def validate(params: PyTree, frozen: Frozen) -> dict[str, float]:
         total: Counter[str] = Counter()
         for numbers in parts:
-            sums = add(params, jax.tree.map(divide, _crops(scenes, numbers, config)), frozen)
+            sums = add(params, divide(_crops(scenes, numbers, config), "jit", mesh), frozen)
             total.update(jax.tree.map(float, on_host(sums)))
         return {name: value / count for name, value in total.items()}
 
