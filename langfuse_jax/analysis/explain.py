@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.losses import informative, language_driven_loss
-from langfuse_jax.losses.language import unit
+from langfuse_jax.losses.language import normalised
 
 Gray = Float32[np.ndarray, "h w"]
 
@@ -22,7 +22,7 @@ def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Floa
     True
     """
     rows = [clip.encode_image(np.repeat(image[None, :, :, None], 3, axis=-1))[0] for image in images]
-    return np.asarray(unit(jnp.stack(rows)))
+    return np.asarray(normalised(jnp.stack(rows)))
 
 
 def text_plane(texts: TextEmbeddings) -> Float[np.ndarray, "2 d"]:

@@ -13,13 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains the student. Raises UserError for configs, data and teachers that will not do; Preempted on SIGTERM."""
-    from absl import logging
-
     from langfuse_jax.distillation.train import distill
     from langfuse_jax.runtime.atomic import full_disk_reported
+    from langfuse_jax.training.checkpoints import silence_orbax
     from langfuse_jax.training.configs import load_config
 
-    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
+    silence_orbax()
     config = load_config(args.config, args.overrides, command="distill")
     command = command_line(args, "workdir")
     with full_disk_reported(args.workdir):

@@ -20,14 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Parses the config, trains, and says where the model is."""
     import jax
-    from absl import logging
 
     from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.runtime.distributed import end_together, join_cluster
+    from langfuse_jax.training.checkpoints import silence_orbax
     from langfuse_jax.training.configs import load_config
     from langfuse_jax.training.fusion import train_fusion
 
-    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
+    silence_orbax()
     config = load_config(args.config, args.overrides, command="train")
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = command_line(args, "workdir")

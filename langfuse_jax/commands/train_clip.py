@@ -15,14 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, saves, and judges on the camera held out; prints the numbers."""
-    from absl import logging
-
     from langfuse_jax.compact_clip.report import format_report
     from langfuse_jax.compact_clip.train import train_clip
     from langfuse_jax.runtime.atomic import full_disk_reported
+    from langfuse_jax.training.checkpoints import silence_orbax
     from langfuse_jax.training.configs import load_config
 
-    logging.set_verbosity(logging.FATAL)  # what goes wrong in Orbax's threads ends in one line of our own
+    silence_orbax()
     config = load_config(args.config, args.overrides, command="train-clip")
     command = command_line(args, "out")
     with full_disk_reported(args.out):

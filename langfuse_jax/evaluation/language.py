@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Int32, Real
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import TextEmbeddings
-from langfuse_jax.losses.language import Words, language_driven_loss, unit
+from langfuse_jax.losses.language import Words, language_driven_loss, normalised
 from langfuse_jax.models.clip import VisionTower
 
 
@@ -65,11 +65,11 @@ def language_scores(
     >>> {name: score.round(3).item() for name, score in scores.items()}
     {'LDL': 0.0, 'cos_goal': 1.0, 'cos_visible': 0.0, 'cos_infrared': 0.0}
     """
-    direction = unit(fused)
+    direction = normalised(fused)
     return {
         "LDL": language_driven_loss(fused, visible, infrared, words),
         **{
-            f"cos_{role}": jnp.matmul(direction, unit(text).reshape(-1), precision="highest")
+            f"cos_{role}": jnp.matmul(direction, normalised(text).reshape(-1), precision="highest")
             for role, text in words._asdict().items()
         },
     }

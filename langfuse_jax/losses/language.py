@@ -26,10 +26,10 @@ class Words(NamedTuple):
     infrared: Float[Array | np.ndarray, "*any d"]
 
 
-def unit(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*any d"]:
+def normalised(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*any d"]:
     """Vectors at unit length; a vector without length stays 0, and so does its gradient.
 
-    >>> unit(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    >>> normalised(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
@@ -40,7 +40,7 @@ def unit(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*any d"]:
 
 def _distance(a: Float[Array, "... d"], b: Float[Array, "... d"]) -> Float[Array, "..."]:
     """(1 - cos(a, b)) / 2 along the last axis; 1/2 where either has no length."""
-    return 0.5 * (1.0 - jnp.sum(unit(a) * unit(b), axis=-1))
+    return 0.5 * (1.0 - jnp.sum(normalised(a) * normalised(b), axis=-1))
 
 
 def language_driven_loss(
@@ -72,9 +72,9 @@ def language_driven_loss(
     >>> language_driven_loss(goal[None], visible[None], infrared[None], words).round(6).tolist()
     [0.0]
     """
-    fused, goal = unit(fused), unit(words.goal)
-    from_visible = _distance(fused - unit(visible), goal - unit(words.visible))
-    from_infrared = _distance(fused - unit(infrared), goal - unit(words.infrared))
+    fused, goal = normalised(fused), normalised(words.goal)
+    from_visible = _distance(fused - normalised(visible), goal - normalised(words.visible))
+    from_infrared = _distance(fused - normalised(infrared), goal - normalised(words.infrared))
     return from_visible + from_infrared
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import math
 import os
 import shutil
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
@@ -26,6 +28,12 @@ from langfuse_jax.weights.checkpoint import FOLDER, damaged, finished_steps
 _KEEP = 2
 _METRIC = "validation_loss"
 _ABSENT = "(absent)"
+
+
+def silence_orbax() -> None:
+    """No log of what goes wrong in Orbax's threads and event loops: it ends in one line of our own."""
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def open_checkpoints(workdir: str | Path) -> ocp.CheckpointManager:
