@@ -1,7 +1,6 @@
 """`langfuse-jax distill`: trains the student to fuse as a teacher does."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +12,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from langfuse_jax._version import __version__
 from langfuse_jax.data.pipeline import TrainingData
-from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
+from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.distillation.faded import FadedScenes
 from langfuse_jax.distillation.loss import imitation_loss
 from langfuse_jax.distillation.taught import TaughtScenes, fingerprint
@@ -26,9 +24,9 @@ from langfuse_jax.losses.ssim import ssim
 from langfuse_jax.models.fusion import fresh_params
 from langfuse_jax.models.student import StudentNet
 from langfuse_jax.training import loop
-from langfuse_jax.training.checkpoints import plain
-from langfuse_jax.training.configs import check_below_one, check_least, check_texts, texts
+from langfuse_jax.training.configs import check_below_one, check_least, check_texts
 from langfuse_jax.training.parallel import data_mesh, on_host
+from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import clip_by_norm, init_state, make_train_step
 from langfuse_jax.weights.fusion import refuse_student, save_fusion
@@ -63,11 +61,8 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", overr
     workdir = Path(workdir)
     teacher = Fuser.load(config.teacher or None)
     refuse_student(teacher.params, f"config.teacher: {config.teacher}")
-    root = Path(config.data.root)
-    folders = [root / name for name in texts(config.data.train)]
-    training = [scene for folder in folders for scene in list_scenes(folder)]
-    check_crop(training, config.crop)
-    validation = list_scenes(root / config.data.validation, "test") if config.data.validation else training
+    training, held_out = training_scenes(config), config.data.validation
+    validation = list_scenes(Path(config.data.root) / held_out, "test") if held_out else training
     scenes = FadedScenes(
         Scenes(training, cache_mb=config.data.cache_mb),
         copies=config.augment.faded_copies,
@@ -111,16 +106,9 @@ def distill(config: ConfigDict, workdir: str | Path, *, command: str = "", overr
     )
     with loop.claimed(workdir, state):
         state, _ = loop.run(run, workdir, override=override)
-        metadata = {
-            "command": command,
-            "config": plain(config),
-            "data": {"folders": list(map(str, folders)), "pairs": len(training)},
-            "date": datetime.now(UTC).date().isoformat(),
-            "langfuse_jax": __version__,
-            "teacher": {"path": config.teacher, "fingerprint": fingerprint(teacher.params)},
-            "ssim_to_teacher": round(mean, 4),
-            "steps": config.steps,
-        }
+        taught_by = {"path": config.teacher, "fingerprint": fingerprint(teacher.params)}
+        more = {"teacher": taught_by, "ssim_to_teacher": round(mean, 4)}
+        metadata = provenance(config, command, training, config.steps, **more)
         save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return mean
 

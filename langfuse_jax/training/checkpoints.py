@@ -165,8 +165,7 @@ def check_space(workdir: str | Path, state: TrainState) -> None:
         _check_space(above, state)
     except OSError as error:
         raise UserError(
-            f"{workdir}: cannot hold a checkpoint ({error.strerror or error}); free space there, or use another "
-            "--workdir"
+            f"{workdir}: cannot hold a checkpoint ({error.strerror or error}); free space there, or use another folder"
         ) from error
 
 

@@ -1,7 +1,6 @@
 """`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import optax
 from jaxtyping import PRNGKeyArray, PyTree
 from ml_collections import ConfigDict
 
-from langfuse_jax._version import __version__
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import TextEmbeddings, embed
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.prepared import Record
-from langfuse_jax.data.scenes import Scenes, check_crop, list_scenes
+from langfuse_jax.data.scenes import Scenes
 from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.pairs import Pair
@@ -27,12 +25,12 @@ from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
-from langfuse_jax.training.checkpoints import plain
 from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
+from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
 from langfuse_jax.training.step import (
     LossFn,
@@ -78,9 +76,7 @@ def train_fusion(
     check_config(config)
     check_division(config.batch_size, config.memory.accumulate)
     recipe = make_recipe(config)
-    folders = [str(Path(config.data.root) / name) for name in texts(config.data.train)]
-    scenes = [scene for folder in folders for scene in list_scenes(folder)]
-    check_crop(scenes, config.crop)
+    scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
     dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     vision = clip.vision.clone(dtype=dtype)
@@ -130,15 +126,8 @@ def train_fusion(
     with loop.claimed(workdir, state):
         state, trained_with = loop.run(training, workdir, override=override, profile=profile)
         if jax.process_index() == 0:
-            metadata = {
-                "command": command,
-                "config": plain(config),
-                "data": {"folders": folders, "pairs": len(scenes)},
-                "date": datetime.now(UTC).date().isoformat(),
-                "langfuse_jax": __version__,
-                "clip": {"name": clip.name, "fingerprint": clip.fingerprint},
-                "steps": steps,
-            } | border_rule(trained_with["crop"])
+            made_by = {"name": clip.name, "fingerprint": clip.fingerprint}
+            metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return state
 

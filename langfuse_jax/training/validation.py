@@ -114,7 +114,7 @@ def make_validation(
 
 def _parts(numbers: Int[np.ndarray, " n"], most: int, devices: int) -> Int[np.ndarray, "parts b"]:
     """Numbers in as few equal parts of at most `most` as will do, filled up with -1 to divide over the devices; of each
-    part this process's part.
+    part, what this process reads.
     """
     turns = -(-len(numbers) // most)
     size = -(-len(numbers) // (turns * devices)) * devices
