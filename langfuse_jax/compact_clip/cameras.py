@@ -15,25 +15,49 @@ Patch = Float[np.ndarray, "s s"]
 
 
 def other_cameras(
-    colours: Float[np.ndarray, "3 s s"], infrared: Patch, rng: np.random.Generator
+    colours: Float[np.ndarray, "3 s s"],
+    infrared: Patch,
+    rng: np.random.Generator,
+    *,
+    flat: float,
+    strong: float,
+    as_taken: float,
 ) -> tuple[Patch, Patch]:
     """Both sources of a window in [0, 1], each by a camera drawn for it.
 
-    One half of the pairs has the same mean and contrast; in the other half the infrared is flat and gray.
+    A share `as_taken` of the pairs differs from what their own cameras saw in brightness and gain alone. In a share
+    `flat` of the others the infrared is flat and gray, in a share `strong` it has more contrast than the visible
+    image; in the rest both have the same mean and contrast.
 
     `colours` are the red, green and blue of the visible image, of which another camera sees another mixture.
     """
+    if rng.random() < as_taken:
+        luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), colours, 1)
+        taken = (patch * rng.uniform(0.7, 1.4) + rng.uniform(-0.1, 0.1) for patch in (luma, infrared))
+        visible, infrared = (np.clip(patch, 0, 1).astype(np.float32) for patch in taken)
+        return visible, infrared
     visible = np.tensordot(rng.dirichlet([0.7, 0.7, 0.7]), colours, 1)
-    exposures = _exposures(rng)
+    exposures = _exposures(rng, flat, strong)
     patches = []
     for patch, (mean, contrast) in zip((visible, infrared), exposures, strict=True):
         patch = _noise(_optics(_tone(patch, rng), rng), rng)
-        patch = mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01)
-        patches.append(np.clip(patch, 0, 1).astype(np.float32))
-    return patches[0], patches[1]
+        patches.append(mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01))
+    if rng.random() < 0.15:
+        patches[0] = _lamps(patches[0], rng)
+    visible, infrared = (np.clip(patch, 0, 1).astype(np.float32) for patch in patches)
+    return visible, infrared
 
 
-def _exposures(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
+def _lamps(patch: Patch, rng: np.random.Generator) -> Patch:
+    """Up to three lights that glare, which only a visible camera sees."""
+    y, x = np.mgrid[: len(patch), : len(patch)] / len(patch)
+    for _ in range(rng.integers(1, 4)):
+        distance = np.hypot(y - rng.random(), x - rng.random()) / rng.uniform(0.02, 0.3)
+        patch = patch + rng.uniform(0.8, 2) * np.exp(-0.5 * distance**2)
+    return patch
+
+
+def _exposures(rng: np.random.Generator, flat: float, strong: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Mean and contrast of the visible and the infrared: the same, or those of a thermal camera without gain control.
 
     Such a camera spreads its grays from the coldest to the hottest it can show, so that most scenes are a flat gray.
@@ -42,7 +66,10 @@ def _exposures(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[flo
     def contrast(low: float, high: float) -> float:
         return np.exp(rng.uniform(np.log(low), np.log(high)))
 
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < strong:
+        return (rng.uniform(0.2, 0.65), contrast(0.04, 0.2)), (rng.uniform(0.2, 0.5), contrast(0.12, 0.3))
+    if kind >= strong + flat:
         both = rng.uniform(0.25, 0.65), contrast(0.04, 0.25)
         return both, both
     return (rng.uniform(0.15, 0.65), contrast(0.05, 0.28)), (rng.uniform(0.3, 0.6), contrast(0.015, 0.08))

@@ -1,0 +1,120 @@
+"""The sentences that the compact CLIP is taught, and the words it says it knows."""
+
+import json
+
+import numpy as np
+import pytest
+
+from langfuse_jax import Clip, UnknownWords, UserError
+from langfuse_jax.cli import main
+from langfuse_jax.clip.vocabulary import Vocabulary
+from langfuse_jax.clip.words import embed
+from langfuse_jax.compact_clip.captions import (
+    composed,
+    neutral_words,
+    reference_sentences,
+    related,
+    sample_captions,
+    truth,
+    vocabulary,
+)
+from langfuse_jax.compact_clip.concepts import AXES, CONCEPTS, INDEX, OPPOSITE
+from langfuse_jax.compact_clip.phrases import IMAGES, PHRASES, TARGETS
+from langfuse_jax.compact_clip.tokenizer import learn_merges, make_tokenizer
+
+
+def test_truth_of_sentences():
+    claims = np.zeros((3, len(CONCEPTS)), bool)
+    claims[0, INDEX["infrared"]] = claims[1, INDEX["dark"]] = True
+    claims[2, [INDEX["dark"], INDEX["infrared"]]] = True
+    known = np.full((4, len(CONCEPTS)), -1, np.int8)
+    columns = [INDEX["infrared"], INDEX["dark"]]
+    known[:, columns] = [[1, 1], [1, 0], [1, -1], [-1, -1]]
+    assert truth(claims, known).tolist() == [[1, 1, 1], [1, 0, 0], [1, -1, -1], [-1, -1, -1]]
+
+
+def test_captions_claim_what_their_concept_says():
+    captions = sample_captions(np.random.default_rng(0), [("dark", "salient")])
+    count = len(CONCEPTS)
+    assert captions.claims.shape == (len(captions.sentences), count)
+    assert captions.sentences[:count] == list(reference_sentences().values())
+    np.testing.assert_array_equal(captions.claims[:count], np.eye(count, dtype=bool))
+    np.testing.assert_array_equal(captions.claims[count : 2 * count], np.eye(count, dtype=bool))
+    assert np.flatnonzero(captions.claims[2 * count]).tolist() == [INDEX["dark"], INDEX["salient"]]
+    assert (captions.claims[2 * count :].sum(1) >= 2).all()
+    assert not any("{" in sentence or " a i" in sentence or "  " in sentence for sentence in captions.sentences)
+    assert list(reference_sentences()) == list(CONCEPTS) and set(PHRASES) == set(CONCEPTS)
+    assert captions.sentences[INDEX["dark"]] == "a dark image" and captions.sentences[INDEX["sharp"]] == "a sharp image"
+
+
+def test_negations_claim_the_opposite():
+    """ "not blurry" and "without blur" are sentences of what is sharp, never of what is blurry."""
+    said = {concept: set() for concept in CONCEPTS}
+    for seed in range(60):
+        captions = sample_captions(np.random.default_rng(seed))
+        for concept, sentence in zip(CONCEPTS, captions.sentences[len(CONCEPTS) :], strict=False):
+            said[concept].add(sentence)
+    for negation, concept in (("not", "sharp"), ("without blur", "sharp"), ("no noise", "clean"), ("not", "dark")):
+        assert any(negation in sentence.split() or negation in sentence for sentence in said[concept]), concept
+    words = {concept: {*PHRASES[concept].adjectives} for concept in OPPOSITE}
+    for concept, opposite in OPPOSITE.items():
+        negated = [sentence for sentence in said[concept] if f" {sentence} ".find(" not ") >= 0]
+        own = [s for s in negated for word in words[concept] - words[opposite] if s.endswith(f"not {word}")]
+        assert not own, (concept, own)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_both_ends_of_an_axis_have_several_wordings(axis):
+    for concept in AXES[axis]:
+        phrases = PHRASES[concept]
+        assert len({*phrases.adjectives, *phrases.features, *phrases.clauses, *phrases.sentences}) >= 8
+
+
+def test_a_composition_has_words_of_each_of_its_concepts():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        sentence = composed(("dark", "salient"), rng)
+        assert any(word in sentence for word in ("dark", "dim", "underexposed", "black", "light", "brightness"))
+        assert any(target in sentence for target in TARGETS) and any(image in sentence for image in IMAGES)
+
+
+def test_related_concepts():
+    near = related()
+    assert near[INDEX["goal"], INDEX["salient"]] and near[INDEX["salient"], INDEX["goal"]] and near.diagonal().all()
+    assert not any(near[INDEX[a], INDEX[b]] for a, b in OPPOSITE.items())
+
+
+def test_words_become_single_tokens():
+    words = vocabulary()
+    assert set(neutral_words()) < set(words) and {"not", "without", "no"} <= set(words)
+    tokenizer = make_tokenizer(words)
+    assert all(len(tokenizer(word)["input_ids"]) == 3 for word in words)
+    assert learn_merges(["ab", "abc"]) == [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
+
+
+def test_the_compact_clip_names_the_words_it_was_not_taught():
+    clip = Clip.load()
+    assert clip.unknown_words("A bright image, of a Zebra crossing (zebra)!") == ["zebra", "crossing"]
+    assert not any(clip.unknown_words(sentence) for sentence in reference_sentences().values())
+    with pytest.warns(UnknownWords, match="--goal 'a bright zebra'.*zebra"):
+        embed(clip, goal=["a bright zebra"])
+    for nothing in ("zebra", "an image of a zebra", "Zebras crossing the street"):
+        with pytest.raises(UserError, match=r"--goal .*none of these words \(.*[zZ]ebra"):
+            embed(clip, goal=[nothing])
+
+
+def test_unknown_words_on_the_command_line(tmp_path, capsys):
+    out = tmp_path / "text.npz"
+    assert main(["embed", "--goal", "zebras", "--out", str(out)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and "zebras" in printed and "docs/clip.md" in printed and not out.exists()
+    assert main(["embed", "--goal", "bright zebras", "--out", str(out)]) == 0
+    assert "zebras, which mean nothing to it" in capsys.readouterr().err and out.exists()
+
+
+def test_a_vocabulary_is_read_as_written(tmp_path):
+    vocabulary = Vocabulary(frozenset({"dark", "a"}), frozenset({"a"}))
+    vocabulary.save(tmp_path)
+    assert Vocabulary.load(tmp_path / "known_words.json") == vocabulary
+    assert json.loads((tmp_path / "known_words.json").read_text())["words"] == ["a", "dark"]
+    assert vocabulary.unknown("") == [] and not vocabulary.says_nothing("a") and not vocabulary.says_nothing("")
