@@ -18,9 +18,20 @@ def get_config():
     c.data.validation = ("vifb",)
     c.data.unseen = ("llvip", "kaist")
     c.data.left_out = (("roadscene", "fmb"), ("msrs", "msrs_extra", "gtot"), ("m3svd", "flir_pip"), ("m3fd", "pv_dji"))
-    # Of the pairs as other cameras would take them: the share taken as their own did, and of the rest, those with an
-    # infrared that is flat and one that is strong.
-    c.other_cameras = dict(as_taken=0.0, flat=0.4, strong=0.2)
+    c.data.licences = ConfigDict(  # as stated where the pairs were found, for the README beside the weights
+        {
+            "roadscene": "none stated",
+            "msrs": "MIT (repository of PIAFusion)",
+            "m3svd": "MIT (repository of M3SVD)",
+            "m3fd": "academic use (page of TarDAL)",
+            "fmb": "none stated",
+            "pv_dji": "none stated",
+            "gtot": "none stated for the images (MIT of the repository they are in)",
+            "flir_pip": "MIT (thermal_parser), LICENSE.pdf (thermo-nerf), none stated (others)",
+            "msrs_extra": "MIT (repositories of PIAFusion, SeAFusion and others)",
+        }
+    )
+    c.flat_infrared = 0.5  # share of other thermal cameras, drawn at random, that see a scene flat and gray
 
     c.model = ConfigDict()
     c.model.embedding = 96
@@ -41,6 +52,7 @@ def get_config():
         meaning=2.0,
         strength=1.0,
         order=1.0,
+        ranking=2.0,
         naming=1.0,
         contrast=1.5,
         direction=1.0,

@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from langfuse_jax import Clip, UnknownWords, UserError
 from langfuse_jax.cli import main
+from langfuse_jax.clip.pretrained import COMPACT
 from langfuse_jax.clip.vocabulary import Vocabulary
 from langfuse_jax.clip.words import embed
 from langfuse_jax.compact_clip.captions import (
@@ -118,3 +120,9 @@ def test_a_vocabulary_is_read_as_written(tmp_path):
     assert Vocabulary.load(tmp_path / "known_words.json") == vocabulary
     assert json.loads((tmp_path / "known_words.json").read_text())["words"] == ["a", "dark"]
     assert vocabulary.unknown("") == [] and not vocabulary.says_nothing("a") and not vocabulary.says_nothing("")
+
+
+def test_the_compact_clip_is_compact():
+    """At most 4 million parameters and 8 MB, as promised."""
+    assert sum(leaf.size for leaf in jax.tree.leaves(Clip.load().params)) <= 4_000_000
+    assert sum(file.stat().st_size for file in COMPACT.iterdir()) <= 8_000_000

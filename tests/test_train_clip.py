@@ -163,7 +163,7 @@ def test_other_cameras_differ_in_all_but_what_is_seen():
     colours, infrared = np.stack([x, y, x * y]), (x * y > 0.3).astype(np.float32)
     rng, seen, alike = np.random.default_rng(0), [], 0
     for _ in range(80):
-        pair = np.stack(other_cameras(colours, infrared, rng, flat=0.5, strong=0.0, as_taken=0.0))
+        pair = np.stack(other_cameras(colours, infrared, rng, flat=0.5))
         assert pair.shape == (2, 48, 48) and pair.dtype == np.float32 and 0 <= pair.min() and pair.max() <= 1
         means, contrasts = pair.mean((1, 2)), pair.std((1, 2))
         if 0 < pair.min() and pair.max() < 1:  # neither is clipped

@@ -1,6 +1,6 @@
 """Batches for the compact CLIP: patches of scenes, intact, degraded or of known strength, and what is known of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -13,12 +13,17 @@ from langfuse_jax.compact_clip.concepts import AXES
 from langfuse_jax.compact_clip.degradations import FAILURES, degrade
 from langfuse_jax.compact_clip.facts import GOALS, MODALITY, facts, facts_of_strengths, modality_alone
 from langfuse_jax.compact_clip.scenes import COLOURS, VARIANTS, Scene
-from langfuse_jax.compact_clip.strengths import draw_setting, drawable, independent, with_strengths
+from langfuse_jax.compact_clip.strengths import HOT, draw_setting, drawable, independent, with_strengths
 
-_FAILURES = 5  # of a scene, each another one
+_FAILURES = 6  # of a scene, each another one
 GRADED = 6  # patches of a scene with known strengths on two axes
 _ELSEWHERE = 6  # windows, of any scenes, whose two sources other cameras took
 PER_SCENE = 7 + _FAILURES + 2 * _ELSEWHERE + GRADED
+
+_SHOWN = 0.6  # share of the scenes whose window is to show something hot, where one of _TRIES does
+_TRIES = 4
+# How often an axis is drawn, where not once: looks and targets are the hardest to tell.
+_OFTEN = {"look": 3.0, "targets": 3.0}
 
 _ALTERNATIVES = (GOALS, ("average", "maximum"))
 
@@ -86,7 +91,8 @@ def graded(
     Returns the patches, what is known of each, their strengths, and the two concepts of one corner.
     """
     axes = drawable(float((window[-1] > 0.5).mean()))
-    first = str(rng.choice(axes))
+    often = np.array([_OFTEN.get(axis, 1.0) for axis in axes])
+    first = str(rng.choice(axes, p=often / often.sum()))
     second = str(rng.choice([axis for axis in axes if independent(first, axis)]))
     setting = draw_setting(rng)
     corners = [(y, x) for y in (-1, 1) for x in (-1, 1)]
@@ -105,11 +111,15 @@ def graded(
 
 
 def scene_examples(
-    scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Generator, side: int, others: Mapping[str, float]
+    scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Generator, side: int, *, flat: float
 ) -> Batch:
     """The images of a window of `scene`, and both sources of a window of each scene of `elsewhere` by other cameras."""
-    window = cut(scene, rng, side)
-    hot = float((window[-1] > 0.5).mean())
+    shown = rng.random() < _SHOWN
+    for _ in range(_TRIES):
+        window = cut(scene, rng, side)
+        hot = float((window[-1] > 0.5).mean())
+        if not shown or 0.03 < hot < HOT[1]:
+            break
     patches, known = [], []
 
     def add(variant: str, patch: Float[np.ndarray, "s s"], failure: str | None = None) -> None:
@@ -141,7 +151,7 @@ def scene_examples(
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)
     for other in elsewhere:
         layers = cut(other, rng, side)
-        sources = other_cameras(layers[COLOURS], layers[VARIANTS.index("infrared")], rng, **others)
+        sources = other_cameras(layers[COLOURS], layers[VARIANTS.index("infrared")], rng, flat=flat)
         for modality, patch in zip(("visible", "infrared"), sources, strict=True):
             patches.append(patch)
             known.append(modality_alone(modality))
@@ -159,9 +169,9 @@ def scene_examples(
 class CameraScenes:
     """The scenes of several cameras, drawn in turn from each however many it has; none twice before all were drawn."""
 
-    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int, *, others: Mapping[str, float] | None = None):
-        """`others` are the shares of `other_cameras`; by default the infrared is as strong as the visible image."""
-        self._cameras, self._seed, self._others = cameras, seed, others or {"flat": 0.0, "strong": 0.0, "as_taken": 0.0}
+    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int, *, flat: float = 0.5):
+        """`flat` is the share of other cameras whose infrared is flat and gray."""
+        self._cameras, self._seed, self._flat = cameras, seed, flat
         self._order = cache(self._order_of_epoch)
 
     def _order_of_epoch(self, camera: int, epoch: int) -> Int[np.ndarray, " n"]:
@@ -181,8 +191,8 @@ class CameraScenes:
         rng = np.random.default_rng((2, self._seed, number))
         examples = []
         for scene in self.scenes(number, count):
-            cameras = rng.integers(len(self._cameras), size=_ELSEWHERE)
-            elsewhere = [self._cameras[camera][rng.integers(len(self._cameras[camera]))] for camera in cameras]
-            examples.append(scene_examples(scene, elsewhere, rng, side, self._others))
+            of = (self._cameras[int(camera)] for camera in rng.integers(len(self._cameras), size=_ELSEWHERE))
+            elsewhere = [scenes[int(rng.integers(len(scenes)))] for scenes in of]
+            examples.append(scene_examples(scene, elsewhere, rng, side, flat=self._flat))
         images, known, strengths = (np.concatenate([example[i] for example in examples]) for i in range(3))
         return Batch(images, known, strengths, [example.drawn[0] for example in examples])

@@ -15,29 +15,17 @@ Patch = Float[np.ndarray, "s s"]
 
 
 def other_cameras(
-    colours: Float[np.ndarray, "3 s s"],
-    infrared: Patch,
-    rng: np.random.Generator,
-    *,
-    flat: float,
-    strong: float,
-    as_taken: float,
+    colours: Float[np.ndarray, "3 s s"], infrared: Patch, rng: np.random.Generator, *, flat: float
 ) -> tuple[Patch, Patch]:
     """Both sources of a window in [0, 1], each by a camera drawn for it.
 
-    A share `as_taken` of the pairs differs from what their own cameras saw in brightness and gain alone. In a share
-    `flat` of the others the infrared is flat and gray, in a share `strong` it has more contrast than the visible
-    image; in the rest both have the same mean and contrast.
+    In a share `flat` of the pairs the infrared is flat and gray; in the others both have the same mean and contrast.
+    Some visible cameras are dazzled by lamps.
 
     `colours` are the red, green and blue of the visible image, of which another camera sees another mixture.
     """
-    if rng.random() < as_taken:
-        luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), colours, 1)
-        taken = (patch * rng.uniform(0.7, 1.4) + rng.uniform(-0.1, 0.1) for patch in (luma, infrared))
-        visible, infrared = (np.clip(patch, 0, 1).astype(np.float32) for patch in taken)
-        return visible, infrared
     visible = np.tensordot(rng.dirichlet([0.7, 0.7, 0.7]), colours, 1)
-    exposures = _exposures(rng, flat, strong)
+    exposures = _exposures(rng, flat)
     patches = []
     for patch, (mean, contrast) in zip((visible, infrared), exposures, strict=True):
         patch = _noise(_optics(_tone(patch, rng), rng), rng)
@@ -57,7 +45,7 @@ def _lamps(patch: Patch, rng: np.random.Generator) -> Patch:
     return patch
 
 
-def _exposures(rng: np.random.Generator, flat: float, strong: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _exposures(rng: np.random.Generator, flat: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Mean and contrast of the visible and the infrared: the same, or those of a thermal camera without gain control.
 
     Such a camera spreads its grays from the coldest to the hottest it can show, so that most scenes are a flat gray.
@@ -66,10 +54,7 @@ def _exposures(rng: np.random.Generator, flat: float, strong: float) -> tuple[tu
     def contrast(low: float, high: float) -> float:
         return np.exp(rng.uniform(np.log(low), np.log(high)))
 
-    kind = rng.random()
-    if kind < strong:
-        return (rng.uniform(0.2, 0.65), contrast(0.04, 0.2)), (rng.uniform(0.2, 0.5), contrast(0.12, 0.3))
-    if kind >= strong + flat:
+    if rng.random() >= flat:
         both = rng.uniform(0.25, 0.65), contrast(0.04, 0.25)
         return both, both
     return (rng.uniform(0.15, 0.65), contrast(0.05, 0.28)), (rng.uniform(0.3, 0.6), contrast(0.015, 0.08))

@@ -92,8 +92,9 @@ def facts_of_strengths(strengths: Mapping[str, float], patch: Patch) -> Known:
 
 
 def modality_alone(modality: str) -> Known:
-    """What is known of a source by another camera: that it is `modality`, "visible" or "infrared"."""
-    return _in_order(dict.fromkeys(CONCEPTS, -1) | dict.fromkeys((*MODALITIES, "fused", "goal"), 0) | {modality: 1})
+    """What is known of a source by another camera: that it is `modality`, "visible" or "infrared", and looks so."""
+    known = dict.fromkeys(CONCEPTS, -1) | dict.fromkeys((*MODALITIES, *AXES["look"], "fused", "goal"), 0)
+    return _in_order(known | {modality: 1, AXES["look"][MODALITIES.index(modality)]: 1})
 
 
 def _in_order(known: Mapping[str, int]) -> Known:

@@ -176,7 +176,7 @@ def clip_loss(
       key: draws the scene whose sources directions are taken from too, whatever it shows.
       related: which concepts' sentences may come near to each other.
       weights: of the terms "modality", "spread", "meaning", "naming", "contrast", "direction", "strength", "order",
-        "image_heads", "token_heads" and "text_heads".
+        "ranking", "image_heads", "token_heads" and "text_heads".
     """
     truth, known, claims, strengths = (batch[name] for name in ("truth", "known", "claims", "strengths"))
     gray = jnp.repeat(batch["images"][..., None], 3, axis=-1)
@@ -236,6 +236,7 @@ def clip_loss(
         "meaning": lambda: meaning_loss(sentence, claims, references),
         "strength": strength,
         "order": order,
+        "ranking": lambda: ranking_loss(logits, truth, per_scene),
         "naming": lambda: naming_loss(logits, truth),
         "contrast": lambda: balanced_sigmoid_loss(logits, truth),
         "direction": direction,

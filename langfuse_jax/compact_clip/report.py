@@ -103,9 +103,9 @@ def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:
     images that fit it against those that do not. goal_against: the goal on good fusions against each of IMITATIONS, in
     windows that show something hot. quality_accuracy: the failure of a degraded patch named among all failures by the
     nearest sentence, mean over failures. directional: mean language-driven loss towards the goal, of patches of every
-    kind against the whole sources. order, order_pooled: Spearman's correlation of known strengths with the cosine
-    to the axis's plus sentence minus that to its minus sentence, within windows and over all windows. compositions: the
-    AUC of a sentence of two claims on patches of both against patches of one.
+    kind against the whole sources. order, order_pooled: Spearman's correlation of known strengths with the cosine to
+    the sentence of the axis's one end, or of the other if that is lower, within windows and over all windows.
+    compositions: the AUC of a sentence of two claims on patches of both against patches of one.
     """
     rng, size = np.random.default_rng(1), clip.vision.image_size
     chosen = np.linspace(0, len(scenes) - 1, min(len(scenes), MOST_SCENES)).round().astype(int)
@@ -195,9 +195,10 @@ def _of_strengths(
                 patches += [with_strengths(window, {name: float(strength)}, setting) for strength in _STRENGTHS]
         if patches:
             vectors = image_vectors(clip, np.stack(patches))
-            scores = (vectors @ (texts[axis.plus] - texts[axis.minus])).reshape(-1, len(_STRENGTHS))
-            order[name] = rank_correlation(scores, _STRENGTHS)
-            pooled[name] = _spearman(scores.ravel(), np.tile(np.arange(len(_STRENGTHS)), len(scores)))
+            both = [(vectors @ text).reshape(-1, len(_STRENGTHS)) for text in (texts[axis.plus], -texts[axis.minus])]
+            order[name] = min(rank_correlation(scores, _STRENGTHS) for scores in both)
+            levels = np.tile(np.arange(len(_STRENGTHS)), len(both[0]))
+            pooled[name] = min(_spearman(scores.ravel(), levels) for scores in both)
     return {"order": order, "order_pooled": pooled}
 
 

@@ -120,7 +120,7 @@ class ClipData:
         *,
         side: int,
     ):
-        self._scenes, self._tokenizer = CameraScenes(cameras, config.seed, others=dict(config.other_cameras)), tokenizer
+        self._scenes, self._tokenizer = CameraScenes(cameras, config.seed, flat=config.flat_infrared), tokenizer
         self._count, self._side, self._seed = config.scenes_per_batch, side, config.seed
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
@@ -257,14 +257,21 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
 
 
 def _card(command: str, config: ConfigDict, pairs: Mapping[str, int], report: dict[str, Any]) -> str:
-    data = ", ".join(f"{name} ({count} pairs)" for name, count in pairs.items())
+    licences = dict(config.data.licences)
+    data = "\n".join(f"| {name} | {count} | {licences.get(name, 'not given')} |" for name, count in pairs.items())
     return f"""# Compact CLIP
 
 Made on {date.today()} by
 
     {command}
 
-Trained on patches of {data}. Judged on cameras that it never saw:
+Trained on patches of these, for research; none of them is in this package:
+
+| folder | pairs | licence as stated |
+|---|---|---|
+{data}
+
+Judged on cameras that it never saw:
 
 {format_report(report)}
 
