@@ -31,7 +31,6 @@ def get_config():
             "msrs_extra": "MIT (repositories of PIAFusion, SeAFusion and others)",
         }
     )
-    c.flat_infrared = 0.5  # share of other thermal cameras, drawn at random, that see a scene flat and gray
 
     c.model = ConfigDict()
     c.model.embedding = 96
@@ -53,7 +52,7 @@ def get_config():
         strength=1.0,
         order=1.0,
         ranking=2.0,
-        naming=1.0,
+        naming=1.5,
         contrast=1.5,
         direction=1.0,
         image_heads=0.5,

@@ -110,9 +110,7 @@ def graded(
     return patches, known, strengths, tuple(AXES[a][int(c > 0)] for a, c in zip((first, second), corner, strict=True))
 
 
-def scene_examples(
-    scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Generator, side: int, *, flat: float
-) -> Batch:
+def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Generator, side: int) -> Batch:
     """The images of a window of `scene`, and both sources of a window of each scene of `elsewhere` by other cameras."""
     shown = rng.random() < _SHOWN
     for _ in range(_TRIES):
@@ -151,7 +149,7 @@ def scene_examples(
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)
     for other in elsewhere:
         layers = cut(other, rng, side)
-        sources = other_cameras(layers[COLOURS], layers[VARIANTS.index("infrared")], rng, flat=flat)
+        sources = other_cameras(layers[COLOURS], layers[VARIANTS.index("infrared")], rng)
         for modality, patch in zip(("visible", "infrared"), sources, strict=True):
             patches.append(patch)
             known.append(modality_alone(modality))
@@ -169,9 +167,12 @@ def scene_examples(
 class CameraScenes:
     """The scenes of several cameras, drawn in turn from each however many it has; none twice before all were drawn."""
 
-    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int, *, flat: float = 0.5):
-        """`flat` is the share of other cameras whose infrared is flat and gray."""
-        self._cameras, self._seed, self._flat = cameras, seed, flat
+    def __init__(
+        self,
+        cameras: Sequence[Sequence[Scene]],
+        seed: int,
+    ):
+        self._cameras, self._seed = cameras, seed
         self._order = cache(self._order_of_epoch)
 
     def _order_of_epoch(self, camera: int, epoch: int) -> Int[np.ndarray, " n"]:
@@ -193,6 +194,6 @@ class CameraScenes:
         for scene in self.scenes(number, count):
             of = (self._cameras[int(camera)] for camera in rng.integers(len(self._cameras), size=_ELSEWHERE))
             elsewhere = [scenes[int(rng.integers(len(scenes)))] for scenes in of]
-            examples.append(scene_examples(scene, elsewhere, rng, side, flat=self._flat))
+            examples.append(scene_examples(scene, elsewhere, rng, side))
         images, known, strengths = (np.concatenate([example[i] for example in examples]) for i in range(3))
         return Batch(images, known, strengths, [example.drawn[0] for example in examples])

@@ -120,7 +120,7 @@ class ClipData:
         *,
         side: int,
     ):
-        self._scenes, self._tokenizer = CameraScenes(cameras, config.seed, flat=config.flat_infrared), tokenizer
+        self._scenes, self._tokenizer = CameraScenes(cameras, config.seed), tokenizer
         self._count, self._side, self._seed = config.scenes_per_batch, side, config.seed
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
