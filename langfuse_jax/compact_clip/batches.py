@@ -128,7 +128,7 @@ def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Gene
     # now and then both sources get the same contrast and random blur.
     soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
     matched, mean, contrast = rng.random() < 0.1, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
-    alternatives = (pair[rng.integers(2)] for pair in _ALTERNATIVES)
+    alternatives = (names[rng.integers(len(names))] for names in _ALTERNATIVES)
     chosen = [*VARIANTS[:2], *alternatives, "inverted_targets", "visible_enhanced", "infrared_enhanced"]
     for variant in chosen:
         patch = window[VARIANTS.index(variant)]
@@ -144,7 +144,7 @@ def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Gene
             patch = patch.astype(np.float32)
         add(variant, patch)
     for failure in rng.choice(list(FAILURES), _FAILURES, replace=False):
-        bases = ("visible", "goal", "goal_strong") if failure == "inverted" else VARIANTS[:6]
+        bases = ("visible", *GOALS) if failure == "inverted" else VARIANTS[:7]
         variant = bases[rng.integers(len(bases))]
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)
     for other in elsewhere:

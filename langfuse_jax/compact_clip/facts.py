@@ -8,7 +8,7 @@ from jaxtyping import Float, Int8
 from langfuse_jax.compact_clip.concepts import ARTEFACTS, AXES, CONCEPTS, MODALITIES
 from langfuse_jax.compact_clip.strengths import HOT
 
-GOALS = ("goal", "goal_strong")
+GOALS = ("goal", "goal_strong", "goal_natural")
 MODALITY = {
     "visible": "visible",
     "visible_enhanced": "visible",
@@ -44,7 +44,7 @@ def facts(variant: str, patch: Patch, *, failure: str | None = None, targets: fl
     elif variant == "inverted_targets":
         known |= {"natural": 0, "detailed": -1, "inverted": 1 if targets > 0.03 else -1}
     if HOT[0] < targets < HOT[1]:
-        shown = {"infrared": -1, "infrared_enhanced": -1, "goal": 1, "goal_strong": 1, "maximum": 1}.get(variant, 0)
+        shown = {"infrared": -1, "infrared_enhanced": -1, "maximum": 1, **dict.fromkeys(GOALS, 1)}.get(variant, 0)
         known |= {"salient": shown, "hidden": 0 if shown == 1 else -1}
     if failure:
         known |= dict.fromkeys(_FAULTS, 0) | dict.fromkeys(("goal", "clear", "natural", "detailed"), 0)

@@ -137,7 +137,7 @@ def _of_variants(
         hot = float((window[-1] > 0.5).mean())
         examples: list[tuple] = [(variant, patch, None) for variant, patch in zip(VARIANTS, window, strict=False)]
         for failure in FAILURES:
-            variant = ("visible", "goal", "goal_strong")[rng.integers(3)]
+            variant = ("visible", *GOALS)[rng.integers(1 + len(GOALS))]
             examples.append((variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure))
         for variant, patch, failure in examples:
             patches.append(patch)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from langfuse_jax.classical.pyramid import enhance, hot_targets, pyramid_fuse
+from langfuse_jax.classical.target import target_fuse
 from langfuse_jax.images.files import to_uint8, ycbcr_to_rgb
 from langfuse_jax.images.pairs import Pair, match_pairs, read_pair
 
@@ -16,6 +17,7 @@ VARIANTS = (
     "infrared",
     "goal",
     "goal_strong",
+    "goal_natural",
     "average",
     "maximum",
     "inverted_targets",
@@ -68,6 +70,7 @@ def _scene(pair: Pair) -> Scene:
         infrared,
         enhance(fused, contrast=0.25, sharpness=0.25, brightness=0.43),
         enhance(fused, contrast=0.45, sharpness=0.5, brightness=0.48),
+        target_fuse(visible, infrared),
         (visible + infrared) / 2,
         np.maximum(visible, infrared),
         enhance(pyramid_fuse(visible, 1 - infrared), contrast=0.25, sharpness=0.25, brightness=0.43),

@@ -56,7 +56,7 @@ class Setting(NamedTuple):
 def draw_setting(rng: np.random.Generator) -> Setting:
     """A base among the sources and two fusions, and where glare, haze and noise would be."""
     return Setting(
-        base=str(rng.choice(["visible", "average", "goal", "infrared"], p=[0.4, 0.2, 0.25, 0.15])),
+        base=str(rng.choice(["visible", "average", "goal", "goal_natural", "infrared"], p=[0.4, 0.15, 0.1, 0.2, 0.15])),
         matched=bool(rng.random() < 0.5),
         airlight=rng.uniform(0.6, 0.95),
         slope=rng.uniform(-0.3, 0.3),
