@@ -40,7 +40,7 @@ def target_fuse(visible: Image, infrared: Image) -> Image:
         bands.append(_BOOST * (one + share * (other - one)))
         weight, heat = weight[::2, ::2], np.asarray(gaussian_blur(heat, 1.0), np.float32)[::2, ::2]
     one, other = first[-1], second[-1]
-    ours, theirs = (np.abs(base - base.mean()) + 0.02 for base in (one, other))
+    ours, theirs = (np.abs(base - base.mean()) + np.float32(0.02) for base in (one, other))
     base = one + np.clip(_share(theirs, ours, _BASE_CHOICE) + _BASE - 0.5, 0, 1) * (other - one)
     base = base + _LIFT * heat * np.maximum(other - base, 0)
     return stretched(np.clip(collapse([*bands, base.astype(np.float32)]), 0, 1).astype(np.float32), _FINAL_STRETCH)
