@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 
 from langfuse_jax.clip.folder import locate, read_clip
 from langfuse_jax.clip.tensors import params_from_tensors
-from langfuse_jax.clip.vocabulary import Vocabulary
+from langfuse_jax.clip.vocabulary import Vocabulary, words_of
 from langfuse_jax.errors import CutPrompt, UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 
@@ -124,6 +124,8 @@ class Clip:
         return _apply(self.text, self.params["text"], np.asarray(padded, np.int32))
 
     def _tokens(self, text: str, report: Callable[[CutPrompt], None]) -> list[int]:
+        if self.vocabulary is not None:  # it was taught words, and nothing of what stands between them
+            text = " ".join(words_of(text))
         ids = self.tokenizer(text, verbose=False)["input_ids"]
         if len(ids) <= self.text.length:
             return ids

@@ -12,8 +12,8 @@ class Vocabulary(NamedTuple):
     """Lower-case words that a CLIP was trained on, and those of them that mean nothing alone, as "a" and "image".
 
     >>> vocabulary = Vocabulary(frozenset({"a", "dark", "image"}), frozenset({"a", "image"}))
-    >>> vocabulary.unknown("A dark zebra, a zebra!"), vocabulary.says_nothing("a zebra"), vocabulary.says_nothing("")
-    (['zebra'], True, False)
+    >>> vocabulary.unknown("A dark zebra, a zebra!"), [vocabulary.says_nothing(s) for s in ("a zebra", "Dark!", "a")]
+    (['zebra'], [True, False, True])
     """
 
     words: frozenset[str]
@@ -21,13 +21,11 @@ class Vocabulary(NamedTuple):
 
     def unknown(self, sentence: str) -> list[str]:
         """The words of a sentence that are not known, in order, each once."""
-        return list(dict.fromkeys(word for word in _words(sentence) if word not in self.words))
+        return list(dict.fromkeys(word for word in words_of(sentence) if word not in self.words))
 
     def says_nothing(self, sentence: str) -> bool:
-        """Whether a sentence has unknown words and no known one that means anything."""
-        return bool(self.unknown(sentence)) and not any(
-            word in self.words and word not in self.neutral for word in _words(sentence)
-        )
+        """Whether a sentence has no known word that means anything."""
+        return all(word not in self.words or word in self.neutral for word in words_of(sentence))
 
     def save(self, folder: Path) -> None:
         """Writes FILE into the folder of a CLIP."""
@@ -41,5 +39,10 @@ class Vocabulary(NamedTuple):
         return cls(frozenset(lists["words"]), frozenset(lists["neutral"]))
 
 
-def _words(sentence: str) -> list[str]:
-    return re.findall(r"\w+", sentence.lower())
+def words_of(sentence: str) -> list[str]:
+    """The lower-case words of a sentence, without what stands between them.
+
+    >>> words_of("High-contrast, please!")
+    ['high', 'contrast', 'please']
+    """
+    return re.findall(r"[^\W_]+", sentence.lower())

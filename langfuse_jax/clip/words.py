@@ -128,13 +128,10 @@ def embed(
 def _check_words(clip: "Clip", role: str, text: str, report: Callable[[CutPrompt | UnknownWords], None]) -> None:
     unknown = ", ".join(clip.unknown_words(text))
     if clip.vocabulary is not None and clip.vocabulary.says_nothing(text):
+        why = f"was never taught {unknown}" if unknown else "knows no word in it that means anything"
         raise UserError(
-            f"--{role} {text!r}: the CLIP {clip.name} was taught none of these words ({unknown}); say it in words that "
-            f"docs/clip.md lists, or give a CLIP that knows more"
+            f"--{role} {text!r}: the CLIP {clip.name} {why}; say it in words that docs/clip.md lists, or give a CLIP "
+            "that knows more"
         )
     if unknown:
-        report(
-            UnknownWords(
-                f"--{role} {text!r}: the CLIP {clip.name} was never taught {unknown}, which mean nothing to it"
-            )
-        )
+        report(UnknownWords(f"--{role} {text!r}: the CLIP {clip.name} was never taught {unknown}"))

@@ -13,7 +13,7 @@ from langfuse_jax.compact_clip.concepts import AXES
 from langfuse_jax.compact_clip.degradations import FAILURES, degrade
 from langfuse_jax.compact_clip.facts import GOALS, MODALITY, facts, facts_of_strengths, modality_alone
 from langfuse_jax.compact_clip.scenes import COLOURS, VARIANTS, Scene
-from langfuse_jax.compact_clip.strengths import HOT, draw_setting, drawable, independent, with_strengths
+from langfuse_jax.compact_clip.strengths import HOT, draw_setting, drawable, independent, reached, with_strengths
 
 _FAILURES = 6  # of a scene, each another one
 GRADED = 6  # patches of a scene with known strengths on two axes
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
     Attributes:
       images: gray in [0, 1]. Those of a scene are consecutive, PER_SCENE of them: the intact visible first, the intact
-        infrared second, and GRADED last.
+        infrared second, and GRADED last; before these the sources of other scenes by other cameras.
       known: whether concept c is true (1), false (0) or unknown (-1) of image b.
       strengths: of the GRADED images of each scene on each of AXES, -1 to 1; NaN where it is unknown.
       drawn: for each scene, the concepts of two axes that at least one of its graded images has.
@@ -86,7 +86,7 @@ def _sample(scene: Scene, y: np.ndarray, x: np.ndarray) -> Float32[np.ndarray, "
 def graded(
     window: Float32[np.ndarray, "v s s"], rng: np.random.Generator
 ) -> tuple[list[np.ndarray], list[np.ndarray], Float32[np.ndarray, "g a"], tuple[str, ...]]:
-    """GRADED patches of a window on two axes drawn at random: the four corners of both, and places between.
+    """GRADED patches of a window on two axes drawn at random: one near each corner of both, and others between.
 
     Returns the patches, what is known of each, their strengths, and the two concepts of one corner.
     """
@@ -103,9 +103,10 @@ def graded(
     for row, level in enumerate(levels):
         named = {first: float(level[0]), second: float(level[1])}
         patch = with_strengths(window, named, setting)
+        named = reached(named, patch)
         patches.append(patch)
-        known.append(facts_of_strengths(named, patch))
-        strengths[row, [list(AXES).index(axis) for axis in named]] = level
+        known.append(facts_of_strengths(named, patch, setting.base))
+        strengths[row, [list(AXES).index(axis) for axis in named]] = list(named.values())
     corner = corners[rng.integers(len(corners))]
     return patches, known, strengths, tuple(AXES[a][int(c > 0)] for a, c in zip((first, second), corner, strict=True))
 
@@ -137,7 +138,8 @@ def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Gene
                 patch = gaussian_blur(patch, softness)
                 patch = patch.mean() + flatness * (patch - patch.mean())
             if matched:
-                patch = gaussian_blur(patch, rng.uniform(0.2, 1.4))
+                if variant == MODALITY[variant]:  # what is enhanced stays sharp
+                    patch = gaussian_blur(patch, rng.uniform(0.2, 1.4))
                 patch = np.clip(mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01), 0, 1)
             else:
                 patch = np.clip(patch * rng.uniform(0.8, 1.25) + rng.uniform(-0.06, 0.06), 0, 1)

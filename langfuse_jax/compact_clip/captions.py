@@ -7,11 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int8
 
+from langfuse_jax.clip.vocabulary import words_of
 from langfuse_jax.compact_clip.concepts import AXES, CONCEPTS, INDEX, OPPOSITE, RELATED
 from langfuse_jax.compact_clip.phrases import (
     DEGREES,
     FUNCTION_WORDS,
     IMAGES,
+    NEGATIONS,
+    OBJECTS,
     OPENINGS,
     PHRASES,
     PLACES,
@@ -41,19 +44,20 @@ def vocabulary() -> list[str]:
     texts += [
         *IMAGES,
         *TARGETS,
+        *OBJECTS,
         *SCENES,
         *PLACES,
         *OPENINGS,
         *DEGREES,
+        *NEGATIONS,
         *FUNCTION_WORDS,
-        "not no without in which that where",
     ]
-    return sorted({word for text in texts for word in text.lower().split() if word.isalpha()})
+    return sorted({word for text in texts for word in words_of(re.sub(r"{.}", " ", text))})
 
 
 def neutral_words() -> list[str]:
     """The words of `vocabulary` that mean nothing alone, sorted."""
-    return sorted({*IMAGES, *SCENES, *FUNCTION_WORDS})
+    return sorted({*IMAGES, *SCENES, *FUNCTION_WORDS, *DEGREES, *NEGATIONS})
 
 
 def reference_sentences() -> dict[str, str]:
@@ -151,7 +155,9 @@ def _filled(phrase: str, rng: np.random.Generator, *, places: bool = True) -> st
         scene = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 8)))
     place = str(rng.choice(PLACES)) if places else ""
     opening = str(rng.choice(OPENINGS)) if places else ""
-    text = (opening + phrase + place).format(i=rng.choice(IMAGES), t=rng.choice(TARGETS), s=scene)
+    text = (opening + phrase + place).format(
+        i=rng.choice(IMAGES), t=rng.choice(TARGETS), o=rng.choice(OBJECTS), s=scene
+    )
     text = re.sub(r"\b(a|an) (?=[aeiou])", "an ", re.sub(r"\ban (?=[^aeiou])", "a ", re.sub(" +", " ", text)))
     return text.strip()
 

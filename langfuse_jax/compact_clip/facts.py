@@ -17,7 +17,8 @@ MODALITY = {
 }
 # The concept that a failure is named by, where it is not called the same.
 FAILED = {"overexposed": "glaring", "washed_out": "flat"}
-_FAULTS = ("blurry", "noisy", "hazy", "glaring", *ARTEFACTS)
+_SHARP = 0.02  # mean difference of neighbours, above which a patch shows detail
+_CLEAN = 0.02  # noise level, below which a patch may be called clean
 
 Patch = Float[np.ndarray, "s s"]
 Known = Int8[np.ndarray, " c"]
@@ -31,61 +32,104 @@ def facts(variant: str, patch: Patch, *, failure: str | None = None, targets: fl
     """
     known = dict.fromkeys(CONCEPTS, -1) | dict.fromkeys(ARTEFACTS, 0) | _measured(patch)
     modality = MODALITY.get(variant, "fused")
-    known |= {"fused": int(modality == "fused"), "goal": 0, "hazy": 0, "detailed": 0}
+    known |= {"fused": int(modality == "fused"), "goal": 0}
+    if variant in GOALS or variant == "visible_enhanced":
+        known |= {"goal": int(variant in GOALS), "clear": 1, "hazy": 0, "blurry": 0}
+        if _detail(patch) > _SHARP:
+            known |= {"detailed": 1, "sharp": 1, "quiet": 0}
     if variant in GOALS:
-        known |= dict.fromkeys(("detailed", "clear", "sharp", "goal"), 1)
-        known |= dict.fromkeys(("blurry", "noisy", "glaring", "flat", "quiet"), 0)
+        known["noisy"] = 0
     elif modality == "infrared":
-        known |= {"natural": 0, "thermal": 1}
+        known |= {"natural": 0, "thermal": 1, "detailed": 0}
     elif variant == "visible":
-        known |= {"natural": 1, "thermal": 0}
+        known |= {"natural": 1, "thermal": 0, "detailed": 0}
     elif variant == "visible_enhanced":
-        known |= dict.fromkeys(("detailed", "clear", "sharp"), 1) | dict.fromkeys(("blurry", "quiet", "thermal"), 0)
+        known["thermal"] = 0
     elif variant == "inverted_targets":
-        known |= {"natural": 0, "detailed": -1, "inverted": 1 if targets > 0.03 else -1}
+        known |= {"natural": 0, "inverted": 1 if targets > 0.03 else -1}
+    else:
+        known["detailed"] = 0
     if HOT[0] < targets < HOT[1]:
-        shown = {"infrared": -1, "infrared_enhanced": -1, "maximum": 1, **dict.fromkeys(GOALS, 1)}.get(variant, 0)
+        unsure = ("infrared", "infrared_enhanced", "maximum")
+        shown = -1 if variant in unsure else int(variant in GOALS)
         known |= {"salient": shown, "hidden": 0 if shown == 1 else -1}
     if failure:
-        known |= dict.fromkeys(_FAULTS, 0) | dict.fromkeys(("goal", "clear", "natural", "detailed"), 0)
-        known |= {"fused": -1, "thermal": -1, "exposed": -1}  # ruined images of all kinds look alike
-        known |= {"sharp": 0 if failure in ("blurry", "blocky") else -1, "quiet": -1, "hidden": -1, "hazy": -1}
-        known["clean"] = 0 if failure in ("noisy", "striped", "checkered", "blocky") else -1
-        if failure in ("blurry", "dark", "washed_out", "overexposed", "inverted"):
-            known["salient"] = min(known["salient"], 0)
-        if failure == "overexposed":
-            known["exposed"] = 0
-        known[FAILED.get(failure, failure)] = 1
+        known = _ruined(known, failure)
     if targets < 0.03 and (failure or variant) in ("visible_enhanced", "inverted_targets", "inverted"):
         # Where nothing is hot, an enhanced visible image shows all there is to show, and there is nothing to invert.
         known["goal"] = -1
     return _in_order(known)
 
 
+def _ruined(known: dict[str, int], failure: str) -> dict[str, int]:
+    """What is known of a patch once it has a failure."""
+    known = known | dict.fromkeys(("blurry", "noisy", *ARTEFACTS), 0) | {"goal": 0, "clear": 0, "detailed": 0}
+    # Ruined images of all kinds look alike.
+    known |= dict.fromkeys(("fused", "natural", "thermal", "sharp", "quiet", "hidden", "hazy"), -1)
+    if failure in ("noisy", "striped", "checkered", "blocky"):
+        known["clean"] = 0
+    if failure in ("noisy", "striped", "checkered", "haloed", "harsh"):
+        known["contrasty"] = min(known["contrasty"], -1)  # what was added has contrast too
+    if failure in ("blurry", "blocky"):
+        known["sharp"] = 0
+    if failure in ("blurry", "dark", "washed_out"):
+        known["salient"] = -1  # people may stand out in such images
+    elif failure in ("overexposed", "inverted"):
+        known["salient"] = min(known["salient"], 0)
+    if failure == "inverted":
+        known |= {"clear": -1, "detailed": -1}
+    if failure == "overexposed":
+        known["exposed"] = 0
+    return known | {FAILED.get(failure, failure): 1}
+
+
 def _measured(patch: Patch) -> dict[str, int]:
-    """What the mean and the contrast of a patch say."""
+    """What the mean, the contrast and the whitest and blackest pixels of a patch say."""
     mean, contrast = float(patch.mean()), float(patch.std())
+    white, black = float((patch > 0.95).mean()), float((patch < 0.03).mean())
+    even = 0.25 < mean < 0.65 and white < 0.003 and black < 0.02
     return {
         "dark": _between(-mean, -0.38, -0.2),
         "bright": _between(mean, 0.45, 0.62),
         "flat": _between(-contrast, -0.1, -0.05),
         "contrasty": _between(contrast, 0.13, 0.22),
-        "glaring": _between(mean, 0.66, 0.85),
+        "glaring": 1 if mean > 0.85 else 0 if white < 0.005 and mean < 0.66 else -1,
+        "exposed": 1 if even else 0 if white > 0.08 or mean < 0.1 else -1,
     }
+
+
+def _detail(patch: Patch) -> float:
+    return float(np.abs(np.diff(patch, axis=0)).mean() + np.abs(np.diff(patch, axis=1)).mean()) / 2
+
+
+def _noise(patch: Patch) -> float:
+    """The standard deviation of noise, by the median of a second difference (in the manner of Immerkaer, 1996)."""
+    rows = patch[2:] - 2 * patch[1:-1] + patch[:-2]
+    return float(np.median(np.abs(rows[:, 2:] - 2 * rows[:, 1:-1] + rows[:, :-2]))) / (6 * 0.6745)
 
 
 def _between(value: float, no: float, yes: float) -> int:
     return 1 if value >= yes else 0 if value <= no else -1
 
 
-def facts_of_strengths(strengths: Mapping[str, float], patch: Patch) -> Known:
-    """What is known of a patch with known strengths: its axes' concepts, and that a faulty one is no good fusion."""
+def facts_of_strengths(strengths: Mapping[str, float], patch: Patch, base: str) -> Known:
+    """What is known of a patch of a variant `base` with known strengths: its axes' concepts, and no more than is seen.
+
+    A faulty one is no good fusion. That nothing was added does not make a patch clear, clean or well exposed: its
+    scene may be hazy, noisy or full of glare.
+    """
     known = dict.fromkeys(CONCEPTS, -1) | dict.fromkeys(("striped", "checkered", "blocky", "inverted"), 0)
     measured = _measured(patch)
     known |= {name: measured[name] for name in ("dark", "bright", "flat", "contrasty")}
     for axis, strength in strengths.items():
         for concept, value in zip(AXES[axis], (-strength, strength), strict=True):
             known[concept] = _between(value, -0.25, 0.5)
+    if base == "infrared" or patch.std() < 0.1:
+        known["clear"] = min(known["clear"], 0) if known["clear"] == 0 else -1
+    if known["clean"] == 1 and _noise(patch) > _CLEAN:
+        known["clean"] = -1
+    if known["exposed"] == 1:
+        known["exposed"] = measured["exposed"]
     if any(known[concept] == 1 for concept in ("dark", "flat", "blurry", "noisy", "hidden", "hazy", "glaring")):
         known["goal"] = 0
     return _in_order(known)

@@ -61,7 +61,7 @@ def directional_cosines(
 def ranking_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"], per_scene: int) -> Float[Array, ""]:
     """Every image of which a sentence is true against every one of the same scene of which it is false, by pairs.
 
-    Within a scene nothing differs but what was done to it, so nothing else can be learnt from these pairs.
+    Within a window nothing differs but what was done to it, so nothing else can be learnt from most of these pairs.
     """
     scenes = logits.reshape(-1, per_scene, 1, logits.shape[-1])
     true, false = ((truth == value).reshape(scenes.shape) for value in (1, 0))
@@ -121,9 +121,9 @@ def order_loss(
 
 
 def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Float[Array, ""]:
-    """`balanced_sigmoid_loss` of every token of an image against what is known of the image.
+    """Sigmoid loss of every token of an image against what is known of the image, true and false weighted alike.
 
-    Whatever a patch suffers from, each part of it does: sixty-four times the evidence of the pooled embedding.
+    Whatever an image suffers from, each part of it does: that is more evidence than the pooled embedding.
     """
     true, false = known == 1, known == 0
     losses = jnp.where(true, nn.softplus(-logits).mean(1), nn.softplus(logits).mean(1))

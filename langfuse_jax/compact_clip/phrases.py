@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from langfuse_jax.clip.words import GOAL, INFRARED, VISIBLE
 
-IMAGES = ("image", "picture", "photo", "view", "frame")
+IMAGES = ("image", "picture", "photo", "view", "frame", "scene")
 TARGETS = (
     "objects",
     "targets",
@@ -14,23 +14,22 @@ TARGETS = (
     "cars",
     "vehicles",
     "animals",
-    "object",
     "figures",
-    "target",
-    "pedestrian",
+    "bodies",
 )
+OBJECTS = ("object", "target", "person", "pedestrian", "car", "vehicle", "animal", "figure", "man", "woman")
 SCENES = (
-    "scene street road park car building parking lot person tree city campus yard forest field sky night day lake "
-    "house wall window bicycle bus truck man woman dog animal crowd path highway roof panel"
+    "street road park building parking lot tree city campus yard forest field sky lake house wall window bicycle bus "
+    "truck dog crowd path highway roof panel bridge"
 ).split()
 
 
 class Phrases(NamedTuple):
-    """The words for a concept. {i} stands for one of IMAGES, {t} for one of TARGETS.
+    """The words for a concept. {i} stands for one of IMAGES, {t} of TARGETS, {o} of OBJECTS.
 
     Attributes:
       reference: the sentence that reports judge the concept by.
-      adjectives: before an image, and after "is", "very" and "too".
+      adjectives: before an image, and after "is" and "very".
       features: after "with".
       clauses: after "in which".
       nouns: after "without" and "no", where they say the opposite.
@@ -55,6 +54,7 @@ PHRASES = {
             "a daylight camera {i}",
             "a visible band {i}",
             "a color camera {i}",
+            "a colour camera {i}",
         ),
     ),
     "infrared": Phrases(
@@ -125,7 +125,7 @@ PHRASES = {
         "a low contrast image",
         ("low contrast", "flat", "washed out", "faded", "dull"),
         ("low contrast", "little contrast", "weak contrast", "less contrast", "flat tones"),
-        ("the contrast is low", "everything is gray"),
+        ("the contrast is low", "everything is gray", "all is grey"),
         ("flatness",),
         ("less contrast", "weak contrast", "reduce the contrast", "a {i} of low contrast", "lower the contrast"),
     ),
@@ -166,6 +166,7 @@ PHRASES = {
             "without artefacts",
             "less grain",
             "no artefacts",
+            "no artifacts",
             "remove the noise",
             "denoise the {i}",
         ),
@@ -224,8 +225,17 @@ PHRASES = {
             "glowing {t}",
             "warm {t} that stand out",
             "clearly visible {t}",
+            "a {o} that stands out",
+            "a bright {o}",
         ),
-        ("{t} stand out", "warm {t} stand out", "hot {t} are bright", "{t} glow", "{t} are highlighted"),
+        (
+            "{t} stand out",
+            "warm {t} stand out",
+            "hot {t} are bright",
+            "{t} glow",
+            "a {o} stands out",
+            "{t} are highlighted",
+        ),
         (),
         (
             "salient {t}",
@@ -245,6 +255,8 @@ PHRASES = {
             "faint {t}",
             "{t} that are hard to see",
             "inconspicuous {t}",
+            "a hidden {o}",
+            "a {o} that blends in",
             "{t} that do not stand out",
         ),
         ("{t} blend in", "{t} are hidden", "{t} are hard to see", "{t} do not stand out", "{t} are not highlighted"),
@@ -317,7 +329,7 @@ PHRASES = {
     "hazy": Phrases(
         "a hazy image",
         ("hazy", "foggy", "misty", "veiled"),
-        ("haze", "fog", "mist", "a gray veil", "strong haze", "more haze"),
+        ("haze", "fog", "mist", "a gray veil", "a grey veil", "strong haze", "more haze"),
         ("fog hides the scene", "everything is hazy"),
         ("haze", "fog", "mist", "veil", "smoke"),
         ("hazier", "a hazier {i}", "a {i} seen through fog", "more fog", "add fog"),
@@ -397,9 +409,11 @@ PLACES = (
     " of a {s} at night",
     " by day",
 )
-DEGREES = ("very", "really", "quite", "more", "slightly", "strongly", "rather", "too")
+DEGREES = ("very", "really", "quite", "more", "slightly", "strongly", "rather", "extremely")
+NEGATIONS = ("not", "no", "without", "less")
 # Words that mean nothing by themselves, besides IMAGES and SCENES.
 FUNCTION_WORDS = (
-    "a an and are as at by day daylight do from full give i is it its like look looking make made me more most night "
-    "of in on please result show than that the this to want which with view"
+    "a all an and any are as at be by day daylight do every everything for from full give i in is it its like look "
+    "looking looks lot made make me most night nothing of on or please result see seen sees show shows so than that "
+    "the there this through to two want where which while with"
 ).split()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import embed
@@ -31,7 +31,7 @@ COMPOSITIONS = {
     "a bright and sharp image": ("bright", "sharp"),
     "a sharp image with a thermal look": ("sharp", "thermal"),
     "a hazy, noisy image": ("hazy", "noisy"),
-    "an image of high contrast without noise": ("contrasty", "clean"),
+    "a high contrast image with a thermal look": ("contrasty", "thermal"),
     "a natural looking image without glare": ("natural", "exposed"),
     "a soft image with strong glare": ("blurry", "glaring"),
     "a dark image with a detailed background": ("dark", "detailed"),
@@ -49,11 +49,20 @@ def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> fl
 
 
 def rank_correlation(scores: Float[np.ndarray, "n k"], strengths: Float[np.ndarray, " k"]) -> float:
-    """Spearman's correlation of every row's scores with increasing strengths, on average over the rows."""
-    ranks = scores.argsort(1).argsort(1).astype(float)
-    ranks -= ranks.mean(1, keepdims=True)
-    order = np.arange(len(strengths)) - (len(strengths) - 1) / 2
-    return float((ranks @ order / (order @ order)).mean())
+    """Spearman's correlation of every row's scores with strengths, on average over the rows; 0 where all are equal."""
+    return float(np.mean([_spearman(row, strengths) for row in scores]))
+
+
+def _spearman(scores: Float[np.ndarray, " n"], strengths: Float[np.ndarray, " n"]) -> float:
+    first, second = (_ranks(values) - (len(values) - 1) / 2 for values in (scores, strengths))
+    length = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / length) if length else 0.0
+
+
+def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """From 0; equal values share the mean of their ranks."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1) / 2
 
 
 def normalised(x: Float[np.ndarray, "*b d"]) -> Float[np.ndarray, "*b d"]:
@@ -197,14 +206,9 @@ def _of_strengths(
             vectors = image_vectors(clip, np.stack(patches))
             both = [(vectors @ text).reshape(-1, len(_STRENGTHS)) for text in (texts[axis.plus], -texts[axis.minus])]
             order[name] = min(rank_correlation(scores, _STRENGTHS) for scores in both)
-            levels = np.tile(np.arange(len(_STRENGTHS)), len(both[0]))
+            levels = np.tile(_STRENGTHS, len(both[0]))
             pooled[name] = min(_spearman(scores.ravel(), levels) for scores in both)
     return {"order": order, "order_pooled": pooled}
-
-
-def _spearman(scores: Float[np.ndarray, " n"], levels: Int[np.ndarray, " n"]) -> float:
-    """Spearman's correlation of scores without ties with levels that each occur equally often."""
-    return float(np.corrcoef(scores.argsort().argsort(), levels)[0, 1])
 
 
 def _of_compositions(clip: Clip, windows: Windows, rng: np.random.Generator) -> dict[str, Any]:

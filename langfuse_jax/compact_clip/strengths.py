@@ -16,6 +16,7 @@ Patch = Float[np.ndarray, "s s"]
 _ENTANGLED = (
     {"contrast", "haze"},
     {"contrast", "exposure"},
+    {"contrast", "noise"},
     {"brightness", "exposure"},
     {"brightness", "haze"},
     {"haze", "exposure"},
@@ -36,7 +37,7 @@ def independent(a: str, b: str) -> bool:
 
 
 def drawable(hot: float) -> list[str]:
-    """The axes that a window can be put on, of which a share `hot` is hot."""
+    """The axes that a window can be put on; `hot` is the share of it that is hot."""
     return [axis for axis in AXES if axis not in _NEEDS_TARGETS or HOT[0] < hot < HOT[1]]
 
 
@@ -54,7 +55,7 @@ class Setting(NamedTuple):
 
 
 def draw_setting(rng: np.random.Generator) -> Setting:
-    """A base among the sources and two fusions, and where glare, haze and noise would be."""
+    """A base among the sources and their fusions, and where glare, haze and noise would be."""
     return Setting(
         base=str(rng.choice(["visible", "average", "goal", "goal_natural", "infrared"], p=[0.4, 0.15, 0.1, 0.2, 0.15])),
         matched=bool(rng.random() < 0.5),
@@ -110,6 +111,13 @@ def _contrast(patch: Patch, strength: float, window: Float[np.ndarray, "v s s"],
     return patch.mean() + contrast * (patch - patch.mean()) / max(patch.std(), 0.01)
 
 
+def reached(strengths: Mapping[str, float], patch: Patch) -> dict[str, float]:
+    """The strengths that a patch has in the end: of brightness and contrast, which change each other, as measured."""
+    measured = {"brightness": (float(patch.mean()) - 0.5) / 0.4}
+    measured["contrast"] = float(np.interp(np.log(max(float(patch.std()), 1e-6)), np.log([0.03, 0.3]), [-1, 1]))
+    return {axis: float(np.clip(measured.get(axis, given), -1, 1)) for axis, given in strengths.items()}
+
+
 def _brightness(patch: Patch, strength: float, window: Float[np.ndarray, "v s s"], setting: Setting) -> Patch:
     """A tone curve, of the family x / (x + k (1 - x)), that gives the mean 0.5 + 0.4 `strength`."""
     patch = 0.02 + 0.96 * patch
@@ -148,8 +156,8 @@ _CHANGES: dict[str, Callable[[Patch, float, Float[np.ndarray, "v s s"], Setting]
     "targets": _targets,
     "background": _background,
     "sharpness": _sharpness,
-    "contrast": _contrast,
     "brightness": _brightness,
+    "contrast": _contrast,
     "haze": _haze,
     "exposure": _exposure,
     "noise": _noise,
