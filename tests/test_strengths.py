@@ -7,7 +7,7 @@ from langfuse_jax.compact_clip.batches import GRADED, graded
 from langfuse_jax.compact_clip.concepts import AXES, CONCEPTS, INDEX
 from langfuse_jax.compact_clip.facts import facts_of_strengths
 from langfuse_jax.compact_clip.scenes import VARIANTS
-from langfuse_jax.compact_clip.strengths import draw_setting, drawable, independent, with_strengths
+from langfuse_jax.compact_clip.strengths import draw_setting, drawable, independent, reached, with_strengths
 
 STRENGTHS = np.linspace(-1, 1, 5)
 
@@ -71,12 +71,39 @@ def test_axes_that_change_each_other_are_never_drawn_together(window):
         assert independent(list(AXES)[first], list(AXES)[second])
         assert np.isfinite(strengths[:, [first, second]]).all() and np.abs(strengths[:, first]).max() <= 1
         # One of the corners is what the sentence drawn for it says.
-        assert any(all(row[INDEX[concept]] == 1 for concept in concepts) for row in known)
+        sought = [concept for concept in concepts if concept not in ("clean", "clear", "exposed")]  # which are measured
+        measured = {"dark", "bright", "flat", "contrasty"} & set(sought)
+        assert measured or any(all(row[INDEX[concept]] == 1 for concept in sought) for row in known)
+
+
+def known_of(strengths, patch, base="visible"):
+    return dict(zip(CONCEPTS, facts_of_strengths(strengths, patch, base), strict=True))
+
+
+RAMP = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
 
 
 def test_facts_of_strengths():
-    patch = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
-    known = dict(zip(CONCEPTS, facts_of_strengths({"sharpness": -0.8, "targets": 0.1}, patch), strict=True))
+    known = known_of({"sharpness": -0.8, "targets": 0.1}, RAMP)
     assert (known["blurry"], known["sharp"], known["salient"], known["hidden"], known["goal"]) == (1, 0, -1, -1, 0)
-    known = dict(zip(CONCEPTS, facts_of_strengths({"targets": 0.6}, patch), strict=True))
+    known = known_of({"targets": 0.6}, RAMP)
     assert (known["salient"], known["hidden"], known["goal"], known["visible"]) == (1, 0, -1, -1)
+
+
+def test_nothing_added_is_not_yet_good():
+    """A scene may be hazy, noisy or glaring by itself."""
+    noisy = RAMP + 0.1 * np.random.default_rng(0).standard_normal(RAMP.shape).astype(np.float32)
+    assert (known_of({"noise": -1.0}, RAMP)["clean"], known_of({"noise": -1.0}, noisy)["clean"]) == (1, -1)
+    clear = [known_of({"haze": -1.0}, patch, base)["clear"] for patch, base in ((RAMP, "visible"), (RAMP, "infrared"))]
+    assert clear == [1, -1] and known_of({"haze": -1.0}, RAMP / 5, "visible")["clear"] == -1
+    lamp = RAMP.copy()
+    lamp[:8] = 1.0
+    assert (known_of({"exposure": -1.0}, RAMP)["exposed"], known_of({"exposure": -1.0}, lamp)["exposed"]) == (1, 0)
+
+
+def test_brightness_and_contrast_are_what_they_are_in_the_end():
+    black = np.clip(RAMP - 0.4, 0, 1)
+    got = reached({"brightness": 0.9, "contrast": 0.9, "noise": 0.3}, black)
+    assert got["brightness"] == pytest.approx((black.mean() - 0.5) / 0.4) and got["noise"] == 0.3
+    assert got["contrast"] == pytest.approx(2 * np.log(black.std() / 0.03) / np.log(10) - 1, rel=1e-5)
+    assert reached({"brightness": 0.0}, np.ones_like(RAMP))["brightness"] == 1.0

@@ -126,8 +126,10 @@ def embed(
 
 
 def _check_words(clip: "Clip", role: str, text: str, report: Callable[[CutPrompt | UnknownWords], None]) -> None:
-    unknown = ", ".join(clip.unknown_words(text))
-    if clip.vocabulary is not None and clip.vocabulary.says_nothing(text):
+    if clip.vocabulary is None:
+        return
+    unknown = ", ".join(clip.vocabulary.unknown(text))
+    if clip.vocabulary.says_nothing(text):
         why = f"was never taught {unknown}" if unknown else "knows no word in it that means anything"
         raise UserError(
             f"--{role} {text!r}: the CLIP {clip.name} {why}; say it in words that docs/clip.md lists, or give a CLIP "

@@ -96,19 +96,25 @@ def _some_axes(rng: np.random.Generator) -> list[str]:
 
 def _single(concept: str, rng: np.random.Generator) -> str:
     """A sentence that claims one concept: a whole one, one composed of its words, or its opposite negated."""
-    opposite = PHRASES[OPPOSITE[concept]] if concept in OPPOSITE else None
     phrases = PHRASES[concept]
-    if opposite is not None and rng.random() < _NEGATED:
-        choices = [f"not {_any(DEGREES[:2], rng, 0.3)}{word}" for word in opposite.adjectives]
-        choices += [f"an {{i}} that is not {word}" for word in opposite.adjectives]
-        for noun in opposite.nouns:
-            choices += [f"{{i}} without {noun}", f"without {noun}", f"no {noun}", f"an {{i}} with no {noun}"]
+    if concept in OPPOSITE and rng.random() < _NEGATED:
+        choices = negations(OPPOSITE[concept], rng)
         if choices:
             return _filled(str(rng.choice(choices)), rng)
     whole = [phrases.reference, *phrases.sentences]
     if not (phrases.adjectives or phrases.features or phrases.clauses) or rng.random() < 0.4:
         return _filled(str(rng.choice(whole)), rng, places=concept not in ("visible", "infrared", "goal"))
     return composed((concept,), rng)
+
+
+def negations(concept: str, rng: np.random.Generator) -> list[str]:
+    """Ways to say that an image is not so: each adjective negated, perhaps with a degree, and each noun."""
+    phrases = PHRASES[concept]
+    choices = [f"not {_any(DEGREES[:2], rng, 0.3)}{word}" for word in phrases.adjectives]
+    choices += [f"an {{i}} that is not {word}" for word in phrases.adjectives]
+    for noun in phrases.nouns:
+        choices += [f"{{i}} without {noun}", f"without {noun}", f"no {noun}", f"an {{i}} with no {noun}"]
+    return choices
 
 
 def composed(concepts: Iterable[str], rng: np.random.Generator) -> str:

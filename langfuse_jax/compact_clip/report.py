@@ -38,6 +38,28 @@ COMPOSITIONS = {
     "an image with a quiet background in which people stand out": ("quiet", "salient"),
 }
 
+# Sentences that no template makes, of words that are known, and what they mean.
+NEW_SENTENCES = {
+    "it should be as light as possible": "bright",
+    "the whole street in deep darkness": "dark",
+    "blacks and whites that are far apart": "contrasty",
+    "so little contrast that all is gray": "flat",
+    "all edges crisp and in focus": "sharp",
+    "the background and the people out of focus": "blurry",
+    "surfaces free of grain and speckles": "clean",
+    "grain and speckles all over it": "noisy",
+    "as realistic as the eye sees the road": "natural",
+    "the look of a heat camera, warm is white": "thermal",
+    "please highlight every person and every car": "salient",
+    "a person that is hard to see": "hidden",
+    "show the texture of every wall": "detailed",
+    "keep it plain, remove most of the texture": "quiet",
+    "no fog and no mist on this road": "clear",
+    "smoke and mist hide the building": "hazy",
+    "the exposure is balanced and no light is burnt out": "exposed",
+    "headlights that dazzle": "glaring",
+}
+
 Embeddings = Float[np.ndarray, "n d"]
 
 
@@ -85,10 +107,11 @@ def image_vectors(clip: Clip, patches: Float[np.ndarray, "n s s"]) -> Embeddings
 
 
 def evaluate_sentences(clip: Clip) -> dict[str, Any]:
-    """Cosines of the three sentences of the language-driven loss, and how negations are understood.
+    """Cosines of the three sentences of the language-driven loss, and how other sentences are understood.
 
     negations: the share of the sentences "not ..." and "... without ..." that are nearer to the reference of the
-    opposite than to the reference of what they negate.
+    opposite than to the reference of what they negate; they are worded as those that were trained. new_sentences: the
+    share of NEW_SENTENCES that are nearer to the reference of what they mean than to that of any other end of an axis.
     """
     cosines = {f"{a}, {b}": cosine for (a, b), cosine in embed(clip).cosines().items()}
     references = reference_sentences()
@@ -102,7 +125,15 @@ def evaluate_sentences(clip: Clip) -> dict[str, Any]:
                 here, there = sentence_vectors(clip, [references[concept], references[opposite]])
                 vectors = sentence_vectors(clip, negated)
                 nearer += list(vectors @ there > vectors @ here)
-    return {"cosines": cosines, "largest_cosine": max(cosines.values()), "negations": float(np.mean(nearer))}
+    ends = [concept for axis in AXES.values() for concept in axis]
+    nearest = sentence_vectors(clip, list(NEW_SENTENCES)) @ sentence_vectors(clip, [references[end] for end in ends]).T
+    right = [ends[i] == meant for i, meant in zip(nearest.argmax(1), NEW_SENTENCES.values(), strict=True)]
+    return {
+        "cosines": cosines,
+        "largest_cosine": max(cosines.values()),
+        "negations": float(np.mean(nearer)),
+        "new_sentences": float(np.mean(right)),
+    }
 
 
 def evaluate(clip: Clip, scenes: Sequence[Scene]) -> dict[str, Any]:

@@ -197,6 +197,25 @@ def train_one(config: ConfigDict, cameras: Mapping[str, Sequence[Scene]], out: P
     return Clip.load(out)
 
 
+def check_config(config: ConfigDict) -> list[tuple[str, ...]]:
+    """The groups of cameras to leave out. Raises UserError, naming the key, for a value that cannot be used."""
+    check_least(config, _LEAST)
+    for key in ("data.train", "data.validation", "data.unseen"):
+        check_texts(config, key)
+    names = texts(config.data.train)
+    for part in ("validation", "unseen"):
+        if seen := set(names).intersection(texts(config.data[part])):
+            raise UserError(f"config.data.{part}: {min(seen)} is in config.data.train; judge by other cameras")
+    groups = [texts(group) for group in config.data.left_out]
+    remedy = 'name some of them, or leave out none: --config.data.left_out="()"'
+    for group in groups:
+        if stranger := next((name for name in group if name not in names), None):
+            raise UserError(f"config.data.left_out: {stranger} is not among config.data.train {names}; {remedy}")
+        if set(group) == set(names):
+            raise UserError(f"config.data.left_out: {group} leaves no camera to train on; {remedy}")
+    return groups
+
+
 def without(config: ConfigDict, group: Sequence[str]) -> ConfigDict:
     """The config of the shorter training run without a group of cameras."""
     alone = config.copy_and_resolve_references()
@@ -221,15 +240,8 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
     format, report.json and a README with `command`. For every group of cameras of `config.data.left_out` another one,
     in `out`/left_out, is trained without them and judged on them. It runs on one device. Returns the report.
     """
-    check_least(config, _LEAST)
-    for key in ("data.train", "data.validation", "data.unseen"):
-        check_texts(config, key)
-    groups = [texts(group) for group in config.data.left_out]
+    groups = check_config(config)
     names = texts(config.data.train)
-    if stranger := next((name for group in groups for name in group if name not in names), None):
-        raise UserError(
-            f"config.data.left_out: {stranger} is none of config.data.train {names}; leave out one of these"
-        )
     clip_config(config, make_tokenizer(vocabulary()))  # refuses what cannot be built before images are read
     read = lru_cache(None)(lambda name: load_scenes(Path(config.data.root) / name))
     cameras = {name: read(name) for name in names}
@@ -271,7 +283,8 @@ Trained on patches of these, for research; none of them is in this package:
 |---|---|---|
 {data}
 
-Judged on cameras that it never saw:
+Judged on cameras that it never saw. Rows "left out" are of other CLIPs of this recipe, trained for fewer steps without
+that camera:
 
 {format_report(report)}
 
