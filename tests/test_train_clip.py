@@ -343,7 +343,7 @@ def test_directions_are_those_of_the_language_driven_loss():
 def test_each_part_starts_from_a_key_of_its_own():
     """No key of both towers and the heads is used twice, and no two parts begin with the same numbers."""
     vision = VisionTower(16, 8, len(CONCEPTS), 0, 2, 32, "gelu", 1e-5, 16)
-    text = TextTower(20, 5, len(CONCEPTS), 0, 2, 32, "gelu", 1e-5, 16, 19)
+    text = TextTower(len(CONCEPTS), 5, len(CONCEPTS), 0, 2, 32, "gelu", 1e-5, 16, 19)
     keys = RecordedKeys()
     params = jax.jit(partial(draw_params, vision=vision, text=text))(keys.key(0))
     assert keys.drawn() == 10 and keys.reused() == {}
