@@ -16,6 +16,7 @@ from langfuse_jax.compact_clip.facts import FAILED, GOALS, facts
 from langfuse_jax.compact_clip.phrases import PHRASES
 from langfuse_jax.compact_clip.scenes import VARIANTS, Scene
 from langfuse_jax.compact_clip.strengths import draw_setting, drawable, with_strengths
+from langfuse_jax.losses.language import normalised
 
 WINDOWS = 8
 MOST_SCENES = 48  # of a set, evenly chosen
@@ -87,14 +88,9 @@ def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1) / 2
 
 
-def normalised(x: Float[np.ndarray, "*b d"]) -> Float[np.ndarray, "*b d"]:
-    """Vectors of length one."""
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
 def sentence_vectors(clip: Clip, sentences: Sequence[str]) -> Embeddings:
     """Unit vectors of sentences."""
-    return normalised(np.asarray(clip.encode_text(list(sentences))))
+    return np.asarray(normalised(clip.encode_text(list(sentences))))
 
 
 def image_vectors(clip: Clip, patches: Float[np.ndarray, "n s s"]) -> Embeddings:
@@ -103,7 +99,7 @@ def image_vectors(clip: Clip, patches: Float[np.ndarray, "n s s"]) -> Embeddings
     whole = -len(images) % 64  # one compiled shape
     images = np.concatenate([images, np.zeros((whole, *images.shape[1:]), images.dtype)])
     vectors = [np.asarray(clip.encode_image(images[i : i + 64])) for i in range(0, len(images), 64)]
-    return normalised(np.concatenate(vectors)[: len(patches)])
+    return np.asarray(normalised(np.concatenate(vectors)[: len(patches)]))
 
 
 def evaluate_sentences(clip: Clip) -> dict[str, Any]:
@@ -216,7 +212,7 @@ def _of_variants(
     loss: Any = 1.0
     for index, source_name in enumerate(("visible", "infrared")):
         towards = normalised(texts["goal"] - texts[source_name])
-        loss = loss - 0.5 * normalised(image - wholes[owner, index] + 1e-9) @ towards
+        loss = loss - 0.5 * np.asarray(normalised(image - wholes[owner, index]) @ towards)
     by_kind = {kind: float(loss[kinds == kind].mean()) for kind in dict.fromkeys(kinds)}
     report["directional"] = dict(sorted(by_kind.items(), key=lambda item: item[1]))
     report["directional_auc"] = auc(-loss, good)
