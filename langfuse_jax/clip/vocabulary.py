@@ -9,15 +9,21 @@ FILE = "known_words.json"
 
 
 class Vocabulary(NamedTuple):
-    """Lower-case words that a CLIP was trained on, and those of them that mean nothing alone, as "a" and "image".
+    """What a CLIP was taught.
 
-    >>> vocabulary = Vocabulary(frozenset({"a", "dark", "image"}), frozenset({"a", "image"}))
+    Attributes:
+        words: all that it knows, in lower case.
+        neutral: those that mean nothing alone, as "a" and "image".
+        phrases: a sentence for each thing that it can tell.
+
+    >>> vocabulary = Vocabulary(frozenset({"a", "dark", "image"}), frozenset({"a", "image"}), ("a dark image",))
     >>> vocabulary.unknown("A dark zebra, a zebra!"), [vocabulary.says_nothing(s) for s in ("a zebra", "Dark!", "a")]
     (['zebra'], [True, False, True])
     """
 
     words: frozenset[str]
     neutral: frozenset[str]
+    phrases: tuple[str, ...]
 
     def unknown(self, sentence: str) -> list[str]:
         """The words of a sentence that are not known, in order, each once."""
@@ -29,14 +35,14 @@ class Vocabulary(NamedTuple):
 
     def save(self, folder: Path) -> None:
         """Writes FILE into the folder of a CLIP."""
-        lists = {"words": sorted(self.words), "neutral": sorted(self.neutral)}
+        lists = {"words": sorted(self.words), "neutral": sorted(self.neutral), "phrases": self.phrases}
         (folder / FILE).write_text(json.dumps(lists, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
         """Reads FILE."""
         lists = json.loads(path.read_text())
-        return cls(frozenset(lists["words"]), frozenset(lists["neutral"]))
+        return cls(frozenset(lists["words"]), frozenset(lists["neutral"]), tuple(lists["phrases"]))
 
 
 def words_of(sentence: str) -> list[str]:

@@ -136,4 +136,24 @@ def _check_words(clip: "Clip", role: str, text: str, report: Callable[[CutPrompt
             "that knows more"
         )
     if unknown:
-        report(UnknownWords(f"--{role} {text!r}: the CLIP {clip.name} was never taught {unknown}"))
+        taken = " and ".join(map(repr, nearest_phrases(clip, text)))
+        report(
+            UnknownWords(
+                f"--{role} {text!r}: the CLIP {clip.name} was never taught {unknown}; nearest to it are {taken}"
+            )
+        )
+
+
+def nearest_phrases(clip: "Clip", text: str, count: int = 2) -> list[str]:
+    """The phrases of a CLIP's vocabulary that a sentence comes nearest to, the nearest first.
+
+    >>> from langfuse_jax import Clip
+    >>> nearest_phrases(Clip.load(), "as bright as day", 1)
+    ['a bright image']
+    """
+    phrases = [] if clip.vocabulary is None else list(clip.vocabulary.phrases)
+    if not phrases:
+        return []
+    sentence, *others = np.asarray(clip.encode_text([text, *phrases]))
+    cosines = [other @ sentence / np.linalg.norm(other) for other in others]
+    return [phrases[i] for i in np.argsort(cosines)[::-1][:count]]

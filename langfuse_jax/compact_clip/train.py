@@ -26,7 +26,14 @@ from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.tensors import tensors_from_params
 from langfuse_jax.clip.vocabulary import Vocabulary
 from langfuse_jax.compact_clip.batches import PER_SCENE, CameraScenes
-from langfuse_jax.compact_clip.captions import neutral_words, related, sample_captions, truth, vocabulary
+from langfuse_jax.compact_clip.captions import (
+    neutral_words,
+    reference_sentences,
+    related,
+    sample_captions,
+    truth,
+    vocabulary,
+)
 from langfuse_jax.compact_clip.concepts import CONCEPTS
 from langfuse_jax.compact_clip.initialisation import convolutional_start
 from langfuse_jax.compact_clip.judgement import format_report, limits
@@ -160,7 +167,8 @@ def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIP
     preprocessing = {"image_mean": MEAN, "image_std": STD, "size": vision.image_size}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     save_tokenizer(tokenizer, folder)
-    Vocabulary(frozenset(vocabulary()), frozenset(neutral_words())).save(folder)
+    phrases = tuple(reference_sentences().values())
+    Vocabulary(frozenset(vocabulary()), frozenset(neutral_words()), phrases).save(folder)
 
 
 def train_one(config: ConfigDict, cameras: Mapping[str, Sequence[Scene]], out: Path, *, override: bool) -> Clip:
