@@ -40,7 +40,7 @@ def get_config():
     c.model.text = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=2, intermediate_size=192)
 
     c.steps = 4000
-    c.steps_left_out = 1500
+    c.steps_left_out = 1000
     c.scenes_per_batch = 4
 
     c.optimizer = ConfigDict({"learning_rate": 1.5e-3, "warmup_steps": 40, "weight_decay": 0.02, "gradient_clip": 1.0})
