@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
+import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
 from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.clip.pretrained import Clip
@@ -160,7 +160,8 @@ class ClipData:
 def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
     """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
-    save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {name: np.array(tensor, order="C") for name, tensor in tensors_from_params(half).items()}
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
     architecture.save_pretrained(folder)
     vision: Any = architecture.vision_config
