@@ -21,6 +21,7 @@ _HOME = {
     "Fuser": "langfuse_jax.inference.fuser",
     "StudentNet": "langfuse_jax.models.student",
     "TextEmbeddings": "langfuse_jax.clip.words",
+    "UnknownWords": "langfuse_jax.errors",
     "UserError": "langfuse_jax.errors",
     "evaluate_folders": "langfuse_jax.evaluation.folders",
     "fuse_folders": "langfuse_jax.inference.folders",

@@ -22,6 +22,10 @@ class CutPrompt(UserWarning):
     """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""
 
 
+class UnknownWords(UserWarning):
+    """A prompt has words that a CLIP was never taught. The command line prints it as one line on stderr."""
+
+
 def print_warning(warning: Warning) -> None:
     """One line on stderr, as the command line warns."""
     print(f"langfuse-jax: warning: {warning}", file=sys.stderr)

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from transformers import CLIPConfig
 
 from langfuse_jax import Clip
+from langfuse_jax.clip.pretrained import COMPACT
 from langfuse_jax.clip.tensors import OPEN_CLIP_TABLE
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.models.clip import MEAN, STD, Attention
@@ -154,3 +155,18 @@ def test_fused_attention_weights_are_split_as_torch_reads_them():
     params = unflatten_dict({path.removeprefix(prefix): value for path, value in flat.items()}, sep="/")
     np.testing.assert_allclose(attention.apply({"params": params}, jnp.asarray(tokens.numpy())), want, atol=1e-5)
     assert all((to_source(flat, OPEN_CLIP_TABLE)[key] == value).all() for key, value in tensors.items())
+
+
+def test_the_compact_clip_loads_in_transformers():
+    """The folder in the package is one of transformers' own: the same embeddings of images and of sentences."""
+    import torch
+    from transformers import CLIPModel
+
+    clip, model = Clip.load(), CLIPModel.from_pretrained(COMPACT, dtype=torch.float32).eval()
+    sentences = ["a dark image with people that stand out", "an infrared image", "zebra"]
+    images = np.random.default_rng(0).random((3, 70, 90, 3), np.float32)
+    padded = clip.tokenizer(sentences, padding=True, return_tensors="np")["input_ids"]
+    want = torch_features(model, images, padded, np.ones((3, clip.vision.embedding), np.float32))[:2]
+    got = np.asarray(clip.encode_image(images)), np.asarray(clip.encode_text(sentences))
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())

@@ -79,13 +79,13 @@ def test_ragged_scenes_have_the_scores_of_each_image_alone(folders, run):
 
 def test_in_python(folders, run, capsys):
     """The function of the command: the same table, and nothing on stdout."""
-    assert run(f"{BOTH} --goal warmth --json {{t}}/s.json")[0] == 0
+    assert run(f"{BOTH} --goal pedestrians --json {{t}}/s.json")[0] == 0
     told = json.loads((folders / "s.json").read_text())
     clip = Clip.load()
     methods = {"mean": folders / "mean", "greatest": folders / "max"}
     sources = folders / "vi", folders / "ir"
     result = evaluate_folders(
-        methods, *sources, metrics=("SD", "SF", "SCD"), load_language=lambda: (clip, embed(clip, goal=["warmth"]))
+        methods, *sources, metrics=("SD", "SF", "SCD"), load_language=lambda: (clip, embed(clip, goal=["pedestrians"]))
     )
     assert result.title == "3 images, convention cddfuse" and result.left_out == []
     assert result.table.methods == ("mean", "greatest") and result.table.images == ["a", "b", "c"]

@@ -21,7 +21,7 @@ RAW[GOAL] = [0, 0.6, 0.8]
 
 
 class FakeClip:
-    name, fingerprint = "fake", "abc123"
+    name, fingerprint, vocabulary = "fake", "abc123", None
 
     def encode_text(self, texts, report):
         return np.array([RAW[text] for text in texts], np.float32)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.stats
 from PIL import Image
 from recorded_keys import RecordedKeys
 
@@ -24,30 +23,24 @@ from langfuse_jax.classical.pyramid import (
     pyramid_fuse,
 )
 from langfuse_jax.cli import main
-from langfuse_jax.compact_clip.batches import GOALS, PER_SCENE, CameraScenes, cut, facts
-from langfuse_jax.compact_clip.cameras import other_cameras
-from langfuse_jax.compact_clip.captions import (
-    CONCEPTS,
-    INDEX,
-    PHRASES,
-    reference_sentences,
-    sample_captions,
-    truth,
-    vocabulary,
-)
+from langfuse_jax.compact_clip.batches import GRADED, PER_SCENE, CameraScenes, cut
+from langfuse_jax.compact_clip.cameras import _any, _typical, other_cameras
+from langfuse_jax.compact_clip.concepts import AXES, CONCEPTS, INDEX
 from langfuse_jax.compact_clip.degradations import FAILURES, degrade
+from langfuse_jax.compact_clip.facts import GOALS, facts
 from langfuse_jax.compact_clip.initialisation import convolutional_start, whitening_patches
 from langfuse_jax.compact_clip.loss import (
     balanced_sigmoid_loss,
     directional_cosines,
+    meaning_loss,
     naming_loss,
+    order_loss,
     ranking_loss,
     spread_loss,
+    strength_loss,
     token_loss,
 )
-from langfuse_jax.compact_clip.report import auc
-from langfuse_jax.compact_clip.scenes import VARIANTS, load_scenes
-from langfuse_jax.compact_clip.tokenizer import learn_merges, make_tokenizer
+from langfuse_jax.compact_clip.scenes import VARIANTS, Scene, inside_black_border, load_scenes
 from langfuse_jax.compact_clip.train import draw_params
 from langfuse_jax.losses import Words, language_driven_loss
 from langfuse_jax.models.clip import TextTower, VisionTower
@@ -64,9 +57,9 @@ def pair(rng, shape=(90, 110)):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Two cameras with two synthetic pairs each, and a third of one to judge by."""
+    """Two cameras with two synthetic pairs each, and two of one to judge by."""
     root, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    for camera, count in (("one", 2), ("two", 2), ("held", 1)):
+    for camera, count in (("one", 2), ("two", 2), ("held", 1), ("again", 1)):
         for number in range(count):
             for role, image in zip(("visible", "infrared"), pair(rng), strict=True):
                 (root / camera / role).mkdir(parents=True, exist_ok=True)
@@ -128,62 +121,69 @@ def test_failures_fail_as_named():
     np.testing.assert_allclose(made["inverted"], 1 - patch, atol=1e-6)
 
 
-def test_truth_of_sentences():
-    claims = np.zeros((3, len(CONCEPTS)), bool)
-    claims[0, INDEX["infrared"]] = claims[1, INDEX["dark"]] = True
-    claims[2, [INDEX["dark"], INDEX["infrared"]]] = True
-    known = np.full((4, len(CONCEPTS)), -1, np.int8)
-    columns = [INDEX["infrared"], INDEX["dark"]]
-    known[:, columns] = [[1, 1], [1, 0], [1, -1], [-1, -1]]
-    assert truth(claims, known).tolist() == [[1, 1, 1], [1, 0, 0], [1, -1, -1], [-1, -1, -1]]
-
-
-def test_captions_claim_what_their_concept_says():
-    captions = sample_captions(np.random.default_rng(0))
-    assert captions.claims.shape == (len(captions.sentences), len(CONCEPTS))
-    assert captions.claims[0, INDEX["visible"]] and captions.claims[2, INDEX["infrared"]]
-    assert not any("{" in sentence or " a i" in sentence for sentence in captions.sentences)
-    assert list(PHRASES) == list(CONCEPTS) == list(reference_sentences())
-
-
-def test_words_become_single_tokens():
-    words = vocabulary()
-    tokenizer = make_tokenizer(words)
-    assert all(len(tokenizer(word)["input_ids"]) == 3 for word in words)
-    assert learn_merges(["ab", "abc"]) == [("a", "b"), ("a", "b</w>"), ("ab", "c</w>")]
-
-
 def test_facts_of_a_batch(folders):
     cameras = [load_scenes(folders / name) for name in ("one", "two")]
     batch, again = (CameraScenes(cameras, seed=0).batch(3, count=4, side=24) for _ in range(2))
     np.testing.assert_array_equal(batch.images, again.images)
     assert batch.images.shape == (4 * PER_SCENE, 24, 24) and batch.known.shape == (4 * PER_SCENE, len(CONCEPTS))
+    assert batch.strengths.shape == (4, GRADED, len(AXES)) and len(batch.drawn) == 4
     scene = batch.known.reshape(4, PER_SCENE, -1)
     assert (scene[:, :2, INDEX["natural"]] == [1, 0]).all()
     assert (scene[:, 2, INDEX["goal"]] == 1).all() and (scene[..., INDEX["goal"]] == 1).sum() == 4
-    # The modality is known of sources by other cameras alone, which come last.
-    assert (scene[:, :-6, INDEX["visible"]] == -1).all() and (scene[:, :-6, INDEX["infrared"]] == -1).all()
-    assert (scene[:, -6:, INDEX["visible"]] == [1, 0, 1, 0, 1, 0]).all()
-    assert (scene[:, -6:, INDEX["infrared"]] == [0, 1, 0, 1, 0, 1]).all()
+    # The modality is known of sources by other cameras alone, which come before those of known strength.
+    modality = scene[:, : PER_SCENE - GRADED, [INDEX["visible"], INDEX["infrared"]]]
+    assert (modality[:, :-12] == -1).all() and (scene[:, -GRADED:, INDEX["visible"]] == -1).all()
+    assert (modality[:, -12:, 0] == 6 * [1, 0]).all()
+    assert (modality[:, -12:, 1] == 6 * [0, 1]).all()
 
 
-def test_other_cameras_differ_in_all_but_what_is_seen():
+def test_cameras_have_equal_shares_whatever_their_size():
+    """Three cameras of one, two and seven scenes, in batches of two, which is fewer than the cameras."""
+    layers = np.zeros((1, 2, 2), np.uint8)
+    cameras = [[Scene(f"{name}{i}", layers) for i in range(count)] for name, count in (("a", 1), ("b", 2), ("c", 7))]
+    scenes = CameraScenes(cameras, seed=0)
+    drawn = [scene.name for number in range(21) for scene in scenes.scenes(number, 2)]
+    assert [sum(scene[0] == name for scene in drawn) for name in "abc"] == [14, 14, 14]
+    # A camera's scenes are all drawn before one of them is drawn again.
+    assert [drawn.count(f"c{i}") for i in range(7)] == 7 * [2] and drawn.count("b0") == 7
+    assert [scene.name for scene in scenes.scenes(3, 2)] == drawn[6:8]
+
+
+def test_black_borders_are_cut_and_black_scenes_are_kept():
+    image = np.full((200, 300), 0.4, np.float32)
+    image[:2], image[:, -3:] = 0.0, 0.01
+    rows, columns = inside_black_border(image)
+    assert image[rows, columns].shape == (198, 297) and image[rows, columns].min() > 0.3
+    image[:90] = 0.0
+    assert inside_black_border(image)[0] == slice(4, 200)
+
+
+@pytest.mark.parametrize("make", [_any, _typical])
+def test_other_cameras_differ_in_all_but_what_is_seen(make):
+    y, x = np.mgrid[:48, :48].astype(np.float32) / 48
+    visible, infrared = x, (x * y > 0.3).astype(np.float32)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(80):
+        pair = np.stack(make(visible, infrared, rng))
+        seen.append((*pair.mean((1, 2)), *pair.std((1, 2)), np.corrcoef(pair[1].ravel(), infrared.ravel())[0, 1]))
+    seen = np.array(seen)
+    alike = np.isclose(seen[:, 0], seen[:, 1]) & np.isclose(seen[:, 2], seen[:, 3], rtol=1e-3)
+    assert 10 < alike.sum() < 60
+    assert (np.ptp(seen[:, :2], axis=0) > 0.2).all() and (np.ptp(seen[:, 2:4], axis=0) > 0.05).all()
+    assert (seen[:, 4] > 0.2).all()  # whatever is warm stays brighter
+    if make is _any:
+        assert (seen[~alike, 3] < 0.081).all()  # the others have a flat infrared
+
+
+def test_other_cameras_keep_the_range_and_some_pairs_as_they_were_taken():
     y, x = np.mgrid[:48, :48].astype(np.float32) / 48
     colours, infrared = np.stack([x, y, x * y]), (x * y > 0.3).astype(np.float32)
-    rng, seen, alike = np.random.default_rng(0), [], 0
+    rng, taken = np.random.default_rng(0), 0
     for _ in range(80):
         pair = np.stack(other_cameras(colours, infrared, rng))
         assert pair.shape == (2, 48, 48) and pair.dtype == np.float32 and 0 <= pair.min() and pair.max() <= 1
-        means, contrasts = pair.mean((1, 2)), pair.std((1, 2))
-        if 0 < pair.min() and pair.max() < 1:  # neither is clipped
-            same = np.allclose(*means, atol=1e-4) and np.allclose(*contrasts, rtol=1e-3)
-            alike += same
-            assert same or (contrasts[1] < 0.081 and 0.29 < means[1] < 0.61)  # or the infrared is flat and gray
-        seen.append((*means, *contrasts, np.corrcoef(pair[1].ravel(), infrared.ravel())[0, 1]))
-    seen = np.array(seen)
-    assert 10 < alike < 60
-    assert (np.ptp(seen[:, :2], axis=0) > 0.2).all() and (np.ptp(seen[:, 2:4], axis=0) > 0.1).all()
-    assert (seen[:, 4] > 0.2).all()  # whatever is warm stays brighter
+        taken += len(np.unique(pair[1])) == 2  # an image of two levels, without blur and noise
+    assert 15 < taken < 50
     flat = other_cameras(np.full((3, 24, 24), 0.5, np.float32), np.full((24, 24), 0.5, np.float32), rng)
     assert np.isfinite(flat).all()
 
@@ -236,8 +236,12 @@ def test_whitening_patches_are_orthogonal_cosines():
 
 def test_facts():
     patch = np.tile(np.linspace(0.2, 0.8, 24, dtype=np.float32), (24, 1))
+    patch = patch + 0.05 * (np.indices(patch.shape).sum(0) % 2).astype(np.float32)  # with detail
     goal = dict(zip(CONCEPTS, facts("goal", patch, targets=0.1), strict=True))
     assert (goal["goal"], goal["salient"], goal["blurry"], goal["dark"], goal["fused"]) == (1, 1, 0, 0, 1)
+    assert (goal["noisy"], goal["hidden"], goal["sharp"], goal["hazy"], goal["thermal"]) == (0, 0, 1, 0, -1)
+    glare = dict(zip(CONCEPTS, facts("visible", patch, failure="overexposed"), strict=True))
+    assert (glare["glaring"], glare["exposed"], glare["noisy"]) == (1, 0, 0)
     dark = dict(zip(CONCEPTS, facts("visible", patch / 8, failure="dark"), strict=True))
     assert (dark["dark"], dark["goal"], dark["clear"], dark["fused"], dark["salient"]) == (1, 0, 0, -1, -1)
 
@@ -293,7 +297,38 @@ def test_spread_loss_by_hand():
     sentences = jnp.array([[1.0, 0.0], [0.5, 0.75**0.5], [0.0, 1.0]])
     claims = jnp.array([[True, False], [True, False], [False, True]])
     expected = np.mean([0.0, (0.75**0.5 - 0.3) ** 2, (0.75**0.5 - 0.3) ** 2])
-    assert spread_loss(sentences, claims, largest=0.3) == pytest.approx(expected, rel=1e-5)
+    apart = np.eye(2, dtype=bool)
+    assert spread_loss(sentences, claims, apart, largest=0.3) == pytest.approx(expected, rel=1e-5)
+    assert spread_loss(sentences, claims, np.ones((2, 2), bool), largest=0.3) == 0  # all are related
+
+
+def test_meaning_loss_by_hand():
+    """The sentence that claims both lies at 30 degrees from the middle of two references at right angles."""
+    references = jnp.eye(2)
+    claims = jnp.array([[True, False], [True, True]])
+    at = np.deg2rad([20.0, 45.0 + 30.0])
+    sentences = jnp.stack([np.cos(at), np.sin(at)], axis=1)
+    expected = 1 - np.mean(np.cos(np.deg2rad([20.0, 30.0])))
+    assert jax.jit(meaning_loss)(sentences, claims, references) == pytest.approx(expected, rel=1e-4)
+    assert not np.any(jax.grad(meaning_loss, argnums=2)(sentences, claims, references))
+
+
+def test_strength_loss_leaves_out_what_is_unknown():
+    levels, strengths = jnp.array([[[0.5, 9.0], [-1.0, 0.25]]]), jnp.array([[[1.0, jnp.nan], [-1.0, 0.75]]])
+    assert jax.jit(strength_loss)(levels, strengths) == pytest.approx((0.25 + 0 + 0.25) / 3)
+    gradient = jax.grad(strength_loss)(levels, strengths)
+    np.testing.assert_allclose(gradient, [[[-1 / 3, 0], [0, -1 / 3]]], rtol=1e-6)
+    assert strength_loss(levels, jnp.full_like(levels, jnp.nan)) == 0
+
+
+def test_order_loss_by_hand():
+    """Of three patches two pairs differ enough; one is in the right order, the other is not."""
+    logits = jnp.array([[[1.0, 7.0], [3.0, 5.0], [0.0, 2.0]]])
+    strengths = jnp.array([[[0.0, jnp.nan], [0.5, jnp.nan], [0.6, jnp.nan]]])
+    softplus = lambda x: np.log1p(np.exp(x))  # noqa: E731
+    expected = (0.5 * softplus(1.0 - 3.0) + 0.6 * softplus(1.0 - 0.0)) / 1.1
+    assert jax.jit(order_loss)(logits, strengths) == pytest.approx(expected, rel=1e-6)
+    assert np.isfinite(jax.grad(order_loss)(logits, strengths)).all()
 
 
 def test_directions_are_those_of_the_language_driven_loss():
@@ -305,17 +340,10 @@ def test_directions_are_those_of_the_language_driven_loss():
     np.testing.assert_allclose(1 - cosines[:, 1, 2], loss, atol=1e-5)
 
 
-def test_auc_equals_the_rank_test():
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.3
-    statistic = scipy.stats.mannwhitneyu(scores[positive], scores[~positive]).statistic
-    assert auc(scores, positive) == pytest.approx(statistic / (positive.sum() * (~positive).sum()))
-
-
 def test_each_part_starts_from_a_key_of_its_own():
     """No key of both towers and the heads is used twice, and no two parts begin with the same numbers."""
-    vision = VisionTower(16, 8, 20, 0, 2, 32, "gelu", 1e-5, 16)
-    text = TextTower(20, 5, 20, 0, 2, 32, "gelu", 1e-5, 16, 19)
+    vision = VisionTower(16, 8, len(CONCEPTS), 0, 2, 32, "gelu", 1e-5, 16)
+    text = TextTower(len(CONCEPTS), 5, len(CONCEPTS), 0, 2, 32, "gelu", 1e-5, 16, 19)
     keys = RecordedKeys()
     params = jax.jit(partial(draw_params, vision=vision, text=text))(keys.key(0))
     assert keys.drawn() == 10 and keys.reused() == {}
@@ -330,7 +358,10 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
             "data.root": folders,
             "data.train": ("one", "two"),
             "data.validation": "held",
+            "data.unseen": "again",
+            "data.left_out": "(('two',),)",
             "steps": 3,
+            "steps_left_out": 1,
             "log.every": 1,
             "checkpoint.every": 2,
             "optimizer.warmup_steps": 1,
@@ -355,11 +386,18 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
 
     first = train(tmp_path / "a")
     printed = capsys.readouterr().out
-    assert "modality AUC" in printed and "goal caption AUC" in printed and "cosine" in printed
+    assert "| lowest modality AUC | at least 0.8 |" in printed and "largest cosine" in printed
+    assert "| held (development) |" in printed and "| two (left out) |" in printed
     report = json.loads((tmp_path / "a" / "report.json").read_text())
-    assert report["fingerprint"] == first.fingerprint and set(report["quality"]) < set(FAILURES)
+    assert report["fingerprint"] == first.fingerprint and report["accepted"] is False
+    assert report["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(first.params))
+    assert [list(report[part]) for part in ("left_out", "unseen", "development")] == [["two"], ["again"], ["held"]]
+    assert set(report["unseen"]["again"]["quality"]) < set(FAILURES)
+    alone = json.loads((tmp_path / "a" / "left_out" / "two" / "training.json").read_text())
+    assert alone["data"]["train"] == ["one"] and alone["steps"] == 1
+    assert first.unknown_words("a dark zebra") == ["zebra"]
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "langfuse-jax train-clip --config compact_clip" in card and "one (2 pairs)" in card
+    assert "langfuse-jax train-clip --config compact_clip" in card and "| one | 2 | not given |" in card
     assert not [file for file in (tmp_path / "a").iterdir() if file.name.startswith(".")]
     # Stopped after its second step, it resumes to the same model.
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -380,6 +418,15 @@ def test_bad_input(tmp_path, capsys):
     flags = [f"--config.data.root={tmp_path / 'none'}", "--out", str(tmp_path / "out")]
     assert main(["train-clip", "--config", "compact_clip", *flags]) == 2
     assert "no such folder" in capsys.readouterr().err
+    stranger = "--config.data.left_out=(('kaist',),)"
+    assert main(["train-clip", "--config", "compact_clip", *flags, stranger]) == 2
+    printed = capsys.readouterr().err
+    assert "config.data.left_out: kaist is not among" in printed and '--config.data.left_out="()"' in printed
+    every = "--config.data.train=('a',)", "--config.data.left_out=(('a',),)"
+    assert main(["train-clip", "--config", "compact_clip", *flags, *every]) == 2
+    assert "config.data.left_out: ('a',) leaves no camera" in capsys.readouterr().err
+    assert main(["train-clip", "--config", "compact_clip", *flags, "--config.data.unseen=msrs"]) == 2
+    assert "config.data.unseen: msrs is in config.data.train" in capsys.readouterr().err
     assert main(["train-clip", "--config", "compact_clip", "--out", "x", "--config.sceens=3"]) == 2
     assert "sceens" in capsys.readouterr().err
     wide = "--config.model.vision.hidden_size=128"  # not a multiple of the config's 9 heads

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import CLIPConfig, CLIPTokenizer
 
+from langfuse_jax.clip import vocabulary
+from langfuse_jax.clip.vocabulary import Vocabulary
 from langfuse_jax.errors import UserError
 from langfuse_jax.weights.files import read_tensors
 
@@ -29,7 +31,7 @@ _OPEN_KEYS = {
 
 
 class ClipFiles(NamedTuple):
-    """What a folder says: `mean` and `std` are None where it does not say."""
+    """What a folder says: `mean`, `std` and `vocabulary` are None where it does not say."""
 
     config: CLIPConfig
     mean: list[float] | None
@@ -37,6 +39,7 @@ class ClipFiles(NamedTuple):
     tensors: Mapping[str, np.ndarray]
     origin: Path
     tokenizer: CLIPTokenizer
+    vocabulary: Vocabulary | None
 
 
 def read_clip(folder: Path) -> ClipFiles:
@@ -53,7 +56,8 @@ def read_clip(folder: Path) -> ClipFiles:
         raise UserError(f"{folder}: has neither {_SAFE} (or its index) nor {_OPEN} nor {_PICKLE}; a CLIP needs one")
     file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json"
     tokenizer = _read(folder, file, lambda path: CLIPTokenizer.from_pretrained(path.parent))
-    return ClipFiles(config, mean, std, _tensors(folder, weights), folder / weights, tokenizer)
+    known = _read(folder, vocabulary.FILE, Vocabulary.load) if (folder / vocabulary.FILE).is_file() else None
+    return ClipFiles(config, mean, std, _tensors(folder, weights), folder / weights, tokenizer, known)
 
 
 def locate(name_or_path: str | Path) -> Path:

@@ -19,6 +19,7 @@ from transformers import CLIPTokenizer
 
 from langfuse_jax.clip.folder import locate, read_clip
 from langfuse_jax.clip.tensors import params_from_tensors
+from langfuse_jax.clip.vocabulary import Vocabulary, words_of
 from langfuse_jax.errors import CutPrompt, UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 
@@ -43,6 +44,7 @@ class Clip:
       text: module, (b, n) token ids -> (b, d).
       params: `{"vision", "text", "logit_scale"}`, float32.
       tokenizer: transformers' CLIPTokenizer.
+      vocabulary: the words it was taught, where its folder lists them (known_words.json).
 
     >>> clip = Clip.load()
     >>> words = clip.encode_text(["an infrared image", "a clear image"])
@@ -56,6 +58,7 @@ class Clip:
     text: TextTower
     params: Mapping[str, Any]
     tokenizer: CLIPTokenizer
+    vocabulary: Vocabulary | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path | None = None, *, dtype: DTypeLike = jnp.float32) -> "Clip":
@@ -82,7 +85,12 @@ class Clip:
         params = params_from_tensors(files.tensors, shapes, origin=str(files.origin))
         name = "compact" if name_or_path is None else str(name_or_path)
         return cls(
-            name=name, vision=vision, text=text, params=jax.tree.map(jnp.asarray, params), tokenizer=files.tokenizer
+            name=name,
+            vision=vision,
+            text=text,
+            params=jax.tree.map(jnp.asarray, params),
+            tokenizer=files.tokenizer,
+            vocabulary=files.vocabulary,
         )
 
     @cached_property
@@ -93,6 +101,14 @@ class Clip:
             digest.update(path.encode())
             digest.update(np.asarray(leaf, np.float32).tobytes())
         return digest.hexdigest()[:12]
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The words of a sentence that this CLIP was never taught, in order; none where its folder lists no words.
+
+        >>> Clip.load().unknown_words("a bright image of a zebra")
+        ['zebra']
+        """
+        return [] if self.vocabulary is None else self.vocabulary.unknown(sentence)
 
     def encode_text(
         self, texts: Sequence[str], report: Callable[[CutPrompt], None] = warnings.warn
@@ -108,6 +124,8 @@ class Clip:
         return _apply(self.text, self.params["text"], np.asarray(padded, np.int32))
 
     def _tokens(self, text: str, report: Callable[[CutPrompt], None]) -> list[int]:
+        if self.vocabulary is not None:  # it was taught words, and nothing of what stands between them
+            text = " ".join(words_of(text))
         ids = self.tokenizer(text, verbose=False)["input_ids"]
         if len(ids) <= self.text.length:
             return ids

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from langfuse_jax.errors import CutPrompt, UserError
+from langfuse_jax.errors import CutPrompt, UnknownWords, UserError
 from langfuse_jax.losses.language import Words
 from langfuse_jax.runtime.atomic import atomic_write
 
@@ -100,12 +100,13 @@ def embed(
     visible: Sequence[str] = (VISIBLE,),
     infrared: Sequence[str] = (INFRARED,),
     goal: Sequence[str] = (GOAL,),
-    report: Callable[[CutPrompt], None] = warnings.warn,
+    report: Callable[[CutPrompt | UnknownWords], None] = warnings.warn,
 ) -> TextEmbeddings:
     """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
 
-    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt. Raises UserError for a role without a
-    prompt and for an empty prompt.
+    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt; of one with words that the CLIP was never
+    taught it gets UnknownWords. Raises UserError for a role without a prompt, for an empty prompt and for one of which
+    the CLIP knows no word that means anything.
 
     >>> from langfuse_jax import Clip
     >>> text = embed(Clip.load(), goal=["a sharp image", "bright people"])
@@ -117,6 +118,42 @@ def embed(
     for role, texts in prompts.items():
         if not texts or not all(text.strip() for text in texts):
             raise UserError(f"--{role}: an empty prompt means nothing; give a sentence")
+        for text in texts:
+            _check_words(clip, role, text, report)
         mean = np.asarray(clip.encode_text(list(texts), report)).mean(axis=0)
         vectors[role] = mean / np.linalg.norm(mean)
     return TextEmbeddings(model=clip.name, fingerprint=clip.fingerprint, prompts=prompts, **vectors)
+
+
+def _check_words(clip: "Clip", role: str, text: str, report: Callable[[CutPrompt | UnknownWords], None]) -> None:
+    if clip.vocabulary is None:
+        return
+    unknown = ", ".join(clip.vocabulary.unknown(text))
+    if clip.vocabulary.says_nothing(text):
+        why = f"was never taught {unknown}" if unknown else "knows no word in it that means anything"
+        raise UserError(
+            f"--{role} {text!r}: the CLIP {clip.name} {why}; say it in words that docs/clip.md lists, or give a CLIP "
+            "that knows more"
+        )
+    if unknown:
+        taken = " and ".join(map(repr, nearest_phrases(clip, text)))
+        report(
+            UnknownWords(
+                f"--{role} {text!r}: the CLIP {clip.name} was never taught {unknown}; nearest to it are {taken}"
+            )
+        )
+
+
+def nearest_phrases(clip: "Clip", text: str, count: int = 2) -> list[str]:
+    """The phrases of a CLIP's vocabulary that a sentence comes nearest to, the nearest first.
+
+    >>> from langfuse_jax import Clip
+    >>> nearest_phrases(Clip.load(), "as bright as day", 1)
+    ['a bright image']
+    """
+    phrases = [] if clip.vocabulary is None else list(clip.vocabulary.phrases)
+    if not phrases:
+        return []
+    sentence, *others = np.asarray(clip.encode_text([text, *phrases]))
+    cosines = [other @ sentence / np.linalg.norm(other) for other in others]
+    return [phrases[i] for i in np.argsort(cosines)[::-1][:count]]

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, saves, and judges on the camera held out; prints the numbers."""
-    from langfuse_jax.compact_clip.report import format_report
+    """Trains, saves, and judges on cameras that were not trained on; prints the numbers."""
+    from langfuse_jax.compact_clip.judgement import format_report
     from langfuse_jax.compact_clip.train import train_clip
     from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.training.checkpoints import silence_orbax

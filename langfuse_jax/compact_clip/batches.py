@@ -1,97 +1,48 @@
-"""Batches for the compact CLIP: patches of scenes, intact and degraded, and what is known of each."""
+"""Batches for the compact CLIP: patches of scenes, intact, degraded or of known strength, and what is known of each."""
 
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int, Int8
+from jaxtyping import Float, Float32, Int, Int8
 
 from langfuse_jax.classical.pyramid import gaussian_blur
 from langfuse_jax.compact_clip.cameras import other_cameras
-from langfuse_jax.compact_clip.captions import CONCEPTS
+from langfuse_jax.compact_clip.concepts import AXES
 from langfuse_jax.compact_clip.degradations import FAILURES, degrade
+from langfuse_jax.compact_clip.facts import GOALS, MODALITY, facts, facts_of_strengths, modality_alone
 from langfuse_jax.compact_clip.scenes import COLOURS, VARIANTS, Scene
+from langfuse_jax.compact_clip.strengths import HOT, draw_setting, drawable, independent, reached, with_strengths
 
-GOALS = ("goal", "goal_strong")
-MODALITY = {
-    "visible": "visible",
-    "visible_enhanced": "visible",
-    "infrared": "infrared",
-    "infrared_enhanced": "infrared",
-}
-PER_SCENE = 21
-_ELSEWHERE = 3  # windows of a scene, besides the first, whose two sources other cameras took
+_FAILURES = 6  # of a scene, each another one
+GRADED = 6  # patches of a scene with known strengths on two axes
+_ELSEWHERE = 6  # windows, of any scenes, whose two sources other cameras took
+PER_SCENE = 7 + _FAILURES + 2 * _ELSEWHERE + GRADED
+
+_SHOWN = 0.6  # share of the scenes whose window is to show something hot, where one of _TRIES does
+_TRIES = 4
+# How often an axis is drawn, where not once: looks and targets are the hardest to tell.
+_OFTEN = {"look": 3.0, "targets": 3.0}
 
 _ALTERNATIVES = (GOALS, ("average", "maximum"))
-_ARTEFACTS = ("blurry", "noisy", "striped", "checkered", "blocky", "haloed", "harsh", "inverted")
 
 
 class Batch(NamedTuple):
-    """`images` gray in [0, 1]; `known[b, c]`: concept c is true (1), false (0) or unknown (-1) of image b.
+    """Images of scenes, and what is known of them.
 
-    Images of a scene are consecutive, PER_SCENE of them, the intact visible first and the intact infrared second.
+    Attributes:
+      images: gray in [0, 1]. Those of a scene are consecutive, PER_SCENE of them: the intact visible first, the intact
+        infrared second, and GRADED last; before these the sources of other scenes by other cameras.
+      known: whether concept c is true (1), false (0) or unknown (-1) of image b.
+      strengths: of the GRADED images of each scene on each of AXES, -1 to 1; NaN where it is unknown.
+      drawn: for each scene, the concepts of two axes that at least one of its graded images has.
     """
 
     images: Float32[np.ndarray, "b s s"]
     known: Int8[np.ndarray, "b c"]
-
-
-def facts(variant: str, patch: np.ndarray, *, failure: str | None = None, targets: float = 0.0) -> np.ndarray:
-    """What is known of a patch (c,), int8: from how it was made, and from its mean and contrast.
-
-    `targets` is the share of the patch that is hot. Whether it is visible or infrared stays unknown, though it may well
-    be told: a network would tell it by the camera (`modality_alone`).
-    """
-    known = dict.fromkeys(CONCEPTS, -1)
-    modality = MODALITY.get(variant, "fused")
-    known["fused"] = int(modality == "fused")
-    known |= dict.fromkeys(_ARTEFACTS[2:], 0)
-    known |= {"goal": 0, "clear": 0 if failure else -1}
-    mean, contrast = float(patch.mean()), float(patch.std())
-    known["dark"] = _between(-mean, -0.3, -0.18)
-    known["overexposed"] = _between(mean, 0.66, 0.8)
-    known["bright"] = (
-        0 if failure else min(_between(mean, 0.4, 0.5), 1 if variant in (*GOALS, "visible_enhanced") else -1)
-    )
-    known["washed_out"] = _between(-contrast, -0.1, -0.05)
-    if variant in GOALS:
-        known |= {"natural": -1, "blurry": 0, "noisy": 0, "detailed": 1, "clear": 1, "goal": 1}
-    elif modality == "infrared":
-        known |= {"natural": 0, "detailed": 0}
-    elif variant == "visible":
-        known |= {"natural": 1}
-    elif variant == "visible_enhanced":
-        known |= {"detailed": 1, "clear": 1, "blurry": 0}
-    elif variant == "inverted_targets":
-        known |= {"natural": 0, "inverted": 1 if targets > 0.03 else -1}
-    else:
-        known |= {"detailed": 0}
-    if 0.01 < targets < 0.4:
-        known["salient"] = {"infrared": -1, "infrared_enhanced": -1, "goal": 1, "goal_strong": 1, "maximum": 1}.get(
-            variant, 0
-        )
-    if failure:
-        known["fused"] = -1  # ruined images of all kinds look alike
-        known |= dict.fromkeys(_ARTEFACTS, 0)
-        known |= {"goal": 0, "clear": 0, "bright": 0, "natural": 0, "detailed": 0}
-        if failure in ("blurry", "dark", "washed_out", "overexposed", "inverted"):
-            known["salient"] = min(known["salient"], 0)
-        known[failure] = 1
-    if targets < 0.03 and (failure or variant) in ("visible_enhanced", "inverted_targets", "inverted"):
-        # Where nothing is hot, an enhanced visible image shows all there is to show, and there is nothing to invert.
-        known["goal"] = -1
-    return np.array([known[concept] for concept in CONCEPTS], np.int8)
-
-
-def modality_alone(modality: str) -> np.ndarray:
-    """What is known (c,), int8, of a source by another camera: that it is `modality`, "visible" or "infrared"."""
-    known = dict.fromkeys(CONCEPTS, -1) | {"visible": 0, "infrared": 0, "fused": 0, "goal": 0} | {modality: 1}
-    return np.array([known[concept] for concept in CONCEPTS], np.int8)
-
-
-def _between(value: float, no: float, yes: float) -> int:
-    return 1 if value >= yes else 0 if value <= no else -1
+    strengths: Float32[np.ndarray, "n g a"]
+    drawn: list[tuple[str, ...]]
 
 
 def cut(
@@ -132,13 +83,45 @@ def _sample(scene: Scene, y: np.ndarray, x: np.ndarray) -> Float32[np.ndarray, "
     return ((rows[0] * (1 - down) + rows[1] * down) / 255).astype(np.float32).reshape(-1, side, side)
 
 
-def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """PER_SCENE patches and what is known of them: of one window, then both sources of others by other cameras."""
-    window = cut(scene, rng, side)
-    hot = float((window[-1] > 0.5).mean())
+def graded(
+    window: Float32[np.ndarray, "v s s"], rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[np.ndarray], Float32[np.ndarray, "g a"], tuple[str, ...]]:
+    """GRADED patches of a window on two axes drawn at random: one near each corner of both, and others between.
+
+    Returns the patches, what is known of each, their strengths, and the two concepts of one corner.
+    """
+    axes = drawable(float((window[-1] > 0.5).mean()))
+    often = np.array([_OFTEN.get(axis, 1.0) for axis in axes])
+    first = str(rng.choice(axes, p=often / often.sum()))
+    second = str(rng.choice([axis for axis in axes if independent(first, axis)]))
+    setting = draw_setting(rng)
+    corners = [(y, x) for y in (-1, 1) for x in (-1, 1)]
+    levels = [tuple(np.array(corner) * rng.uniform(0.5, 1, 2)) for corner in corners]
+    levels += [tuple(rng.uniform(-1, 1, 2)) for _ in range(GRADED - len(corners))]
+    strengths = np.full((GRADED, len(AXES)), np.nan, np.float32)
+    patches, known = [], []
+    for row, level in enumerate(levels):
+        named = {first: float(level[0]), second: float(level[1])}
+        patch = with_strengths(window, named, setting)
+        named = reached(named, patch)
+        patches.append(patch)
+        known.append(facts_of_strengths(named, patch, setting.base))
+        strengths[row, [list(AXES).index(axis) for axis in named]] = list(named.values())
+    corner = corners[rng.integers(len(corners))]
+    return patches, known, strengths, tuple(AXES[a][int(c > 0)] for a, c in zip((first, second), corner, strict=True))
+
+
+def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Generator, side: int) -> Batch:
+    """The images of a window of `scene`, and both sources of a window of each scene of `elsewhere` by other cameras."""
+    shown = rng.random() < _SHOWN
+    for _ in range(_TRIES):
+        window = cut(scene, rng, side)
+        hot = float((window[-1] > 0.5).mean())
+        if not shown or 0.03 < hot < HOT[1]:
+            break
     patches, known = [], []
 
-    def add(variant: str, patch: np.ndarray, failure: str | None = None) -> None:
+    def add(variant: str, patch: Float[np.ndarray, "s s"], failure: str | None = None) -> None:
         patches.append(patch)
         known.append(facts(variant, patch, failure=failure, targets=hot))
 
@@ -146,7 +129,7 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
     # now and then both sources get the same contrast and random blur.
     soft, softness, flatness = rng.random() < 0.6, rng.uniform(0.5, 2.5), rng.uniform(0.35, 1)
     matched, mean, contrast = rng.random() < 0.1, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22)
-    alternatives = (pair[rng.integers(2)] for pair in _ALTERNATIVES)
+    alternatives = (names[rng.integers(len(names))] for names in _ALTERNATIVES)
     chosen = [*VARIANTS[:2], *alternatives, "inverted_targets", "visible_enhanced", "infrared_enhanced"]
     for variant in chosen:
         patch = window[VARIANTS.index(variant)]
@@ -155,45 +138,64 @@ def scene_examples(scene: Scene, rng: np.random.Generator, side: int) -> tuple[n
                 patch = gaussian_blur(patch, softness)
                 patch = patch.mean() + flatness * (patch - patch.mean())
             if matched:
-                patch = gaussian_blur(patch, rng.uniform(0.2, 1.4))
+                if variant == MODALITY[variant]:  # what is enhanced stays sharp
+                    patch = gaussian_blur(patch, rng.uniform(0.2, 1.4))
                 patch = np.clip(mean + contrast * (patch - patch.mean()) / max(patch.std(), 0.01), 0, 1)
             else:
                 patch = np.clip(patch * rng.uniform(0.8, 1.25) + rng.uniform(-0.06, 0.06), 0, 1)
             patch = patch.astype(np.float32)
         add(variant, patch)
-    for failure in rng.choice(list(FAILURES), PER_SCENE - len(chosen) - 2 * _ELSEWHERE, replace=False):
-        bases = ("visible", "goal", "goal_strong") if failure == "inverted" else VARIANTS[:6]
+    for failure in rng.choice(list(FAILURES), _FAILURES, replace=False):
+        bases = ("visible", *GOALS) if failure == "inverted" else VARIANTS[:7]
         variant = bases[rng.integers(len(bases))]
         add(variant, degrade(window[VARIANTS.index(variant)], failure, rng), failure)
-    for _ in range(_ELSEWHERE):
-        window = cut(scene, rng, side)
-        sources = other_cameras(window[COLOURS], window[VARIANTS.index("infrared")], rng)
+    for other in elsewhere:
+        layers = cut(other, rng, side)
+        sources = other_cameras(layers[COLOURS], layers[VARIANTS.index("infrared")], rng)
         for modality, patch in zip(("visible", "infrared"), sources, strict=True):
             patches.append(patch)
             known.append(modality_alone(modality))
     noise = rng.standard_normal((len(patches), side, side), dtype=np.float32) * np.float32(rng.uniform(0, 0.015))
-    return np.clip(np.stack(patches) + noise, 0, 1), np.stack(known)
+    with_grain = np.clip(np.stack(patches) + noise, 0, 1)
+    of_strength, known_of_strength, strengths, drawn = graded(window, rng)
+    return Batch(
+        np.concatenate([with_grain, np.stack(of_strength)]),
+        np.stack([*known, *known_of_strength]),
+        strengths[None],
+        [drawn],
+    )
 
 
 class CameraScenes:
     """The scenes of several cameras, drawn in turn from each however many it has; none twice before all were drawn."""
 
-    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int):
+    def __init__(
+        self,
+        cameras: Sequence[Sequence[Scene]],
+        seed: int,
+    ):
         self._cameras, self._seed = cameras, seed
         self._order = cache(self._order_of_epoch)
 
     def _order_of_epoch(self, camera: int, epoch: int) -> Int[np.ndarray, " n"]:
         return np.random.default_rng((1, self._seed, camera, epoch)).permutation(len(self._cameras[camera]))
 
+    def scenes(self, number: int, count: int) -> list[Scene]:
+        """The `count` scenes of batch `number`: those of the cameras in turn, over the end of each batch."""
+        chosen = []
+        for turn in range(number * count, (number + 1) * count):
+            earlier, camera = divmod(turn, len(self._cameras))
+            epoch, place = divmod(earlier, len(self._cameras[camera]))
+            chosen.append(self._cameras[camera][self._order(camera, epoch)[place]])
+        return chosen
+
     def batch(self, number: int, count: int, side: int) -> Batch:
         """Batch `number`, of `count` scenes and patches of `side` pixels: the same whenever it is asked for."""
         rng = np.random.default_rng((2, self._seed, number))
         examples = []
-        for turn in range(count):
-            earlier, camera = divmod(turn, len(self._cameras))
-            scenes = self._cameras[camera]
-            a_batch = len(range(camera, count, len(self._cameras)))  # turns of this camera
-            epoch, place = divmod(number * a_batch + earlier, len(scenes))
-            examples.append(scene_examples(scenes[self._order(camera, epoch)[place]], rng, side))
-        images, known = zip(*examples, strict=True)
-        return Batch(np.concatenate(images), np.concatenate(known))
+        for scene in self.scenes(number, count):
+            of = (self._cameras[int(camera)] for camera in rng.integers(len(self._cameras), size=_ELSEWHERE))
+            elsewhere = [scenes[int(rng.integers(len(scenes)))] for scenes in of]
+            examples.append(scene_examples(scene, elsewhere, rng, side))
+        images, known, strengths = (np.concatenate([example[i] for example in examples]) for i in range(3))
+        return Batch(images, known, strengths, [example.drawn[0] for example in examples])

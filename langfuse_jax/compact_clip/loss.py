@@ -6,9 +6,10 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, PRNGKeyArray
 
-from langfuse_jax.compact_clip.captions import INDEX
+from langfuse_jax.compact_clip.concepts import AXES, CONCEPTS, INDEX
 from langfuse_jax.losses.total import weighted_sum
 from langfuse_jax.models.clip import TextTower, VisionTower
 
@@ -60,7 +61,7 @@ def directional_cosines(
 def ranking_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"], per_scene: int) -> Float[Array, ""]:
     """Every image of which a sentence is true against every one of the same scene of which it is false, by pairs.
 
-    Within a scene nothing differs but what was done to it, so nothing else can be learnt from these pairs.
+    Within a window nothing differs but what was done to it, so nothing else can be learnt from most of these pairs.
     """
     scenes = logits.reshape(-1, per_scene, 1, logits.shape[-1])
     true, false = ((truth == value).reshape(scenes.shape) for value in (1, 0))
@@ -72,21 +73,57 @@ def ranking_loss(logits: Float[Array, "b m"], truth: Int8[Array, "b m"], per_sce
 
 
 def spread_loss(
-    sentence: Float[Array, "m d"], claims: Bool[Array, "m c"], *, largest: float = 0.35
+    sentence: Float[Array, "m d"],
+    claims: Bool[Array, "m c"],
+    related: Bool[np.ndarray, "c c"],
+    *,
+    largest: float = 0.3,
 ) -> Float[Array, ""]:
-    """By how much each unit vector's largest cosine to a sentence with other claims passes `largest`: mean square.
+    """By how much each unit vector's largest cosine to a sentence with unrelated claims passes `largest`: mean square.
 
     A directional loss looks excellent while its two sentences are nearly one; this keeps them apart.
     """
-    claims = claims.astype(jnp.float32)
-    nearest = jnp.max(sentence @ sentence.T - 2 * (claims @ claims.T > 0), axis=1)
+    claimed = claims.astype(jnp.float32)
+    near = claimed @ jnp.asarray(related, jnp.float32) @ claimed.T > 0
+    nearest = jnp.max(sentence @ sentence.T - 2 * near, axis=1)
     return jnp.mean(jnp.square(nn.relu(nearest - largest)))
 
 
-def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Float[Array, ""]:
-    """`balanced_sigmoid_loss` of every token of an image against what is known of the image.
+def meaning_loss(
+    sentence: Float[Array, "m d"], claims: Bool[Array, "m c"], references: Float[Array, "c d"]
+) -> Float[Array, ""]:
+    """1 minus the cosine of every sentence to the sum of the references of what it claims, on average.
 
-    Whatever a patch suffers from, each part of it does: sixty-four times the evidence of the pooled embedding.
+    Whatever words a sentence has, it means what it claims, and of two claims it means the one as much as the other.
+    """
+    meant = normalised(claims.astype(jnp.float32) @ jax.lax.stop_gradient(references))
+    return jnp.mean(1 - jnp.sum(sentence * meant, axis=-1))
+
+
+def strength_loss(levels: Float[Array, "n g a"], strengths: Float[Array, "n g a"]) -> Float[Array, ""]:
+    """Mean squared error of levels against known strengths; where a strength is NaN, nothing is known."""
+    known = ~jnp.isnan(strengths)
+    error = jnp.where(known, levels - jnp.where(known, strengths, 0), 0)
+    return jnp.sum(jnp.square(error)) / jnp.maximum(jnp.sum(known), 1)
+
+
+def order_loss(
+    logits: Float[Array, "n g m"], strengths: Float[Array, "n g m"], *, least: float = 0.25
+) -> Float[Array, ""]:
+    """Of two patches of a window, the one of more strength scores higher: by pairs, where strengths differ by `least`.
+
+    The weight of a pair is by how much its strengths differ. NaN is an unknown strength.
+    """
+    difference = strengths[:, :, None] - strengths[:, None]
+    weights = jnp.where(difference >= least, difference, 0.0)  # NaN is never larger
+    losses = nn.softplus(logits[:, None] - logits[:, :, None]) * weights
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(weights), 1)
+
+
+def token_loss(logits: Float[Array, "b n c"], known: Int8[Array, "b c"]) -> Float[Array, ""]:
+    """Sigmoid loss of every token of an image against what is known of the image, true and false weighted alike.
+
+    Whatever an image suffers from, each part of it does: that is more evidence than the pooled embedding.
     """
     true, false = known == 1, known == 0
     losses = jnp.where(true, nn.softplus(-logits).mean(1), nn.softplus(logits).mean(1))
@@ -108,6 +145,8 @@ def init_heads(key: Array, *, tokens: int, width: int, concepts: int) -> dict[st
         "token_bias": jnp.zeros(concepts),
         "bias": jnp.zeros(()),
         "direction_scale": jnp.full((), 2.0, jnp.float32),
+        "level_scale": jnp.ones(len(AXES), jnp.float32),
+        "level_bias": jnp.zeros(len(AXES)),
         "modality_scale": jnp.full((), 2.0, jnp.float32),
         "modality_bias": jnp.zeros(()),
     }
@@ -122,6 +161,7 @@ def clip_loss(
     vision: VisionTower,
     text: TextTower,
     per_scene: int,
+    related: Bool[np.ndarray, "c c"],
     weights: Mapping[str, float],
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The total and its terms; a term of weight 0 is not computed.
@@ -129,14 +169,16 @@ def clip_loss(
     Args:
       params: `{"vision", "text", "logit_scale", "heads"}`.
       batch: "images" (b, s, s), gray in [0, 1], `per_scene` of each scene in a row, its visible first, its infrared
-        second; "ids" (m, n), token ids of the sentences, the first for visible and the third for infrared images;
-        "truth" (b, m), whether each sentence is true of each image (1, 0, -1 undecided); "known" (b, c), concepts of
-        the images (1, 0, -1); "claims" (m, c), concepts of the sentences.
+        second; "ids" (m, n), token ids of the sentences, first the references of all concepts; "truth" (b, m), whether
+        each sentence is true of each image (1, 0, -1 undecided); "known" (b, c), concepts of the images (1, 0, -1);
+        "claims" (m, c), concepts of the sentences; "strengths" (n, g, a), of the last g images of each scene on each
+        axis, NaN where unknown.
       key: draws the scene whose sources directions are taken from too, whatever it shows.
-      weights: of the terms "modality", "spread", "naming", "contrast", "direction", "image_heads", "token_heads" and
-        "text_heads".
+      related: which concepts' sentences may come near to each other.
+      weights: of the terms "modality", "spread", "meaning", "naming", "contrast", "direction", "strength", "order",
+        "ranking", "image_heads", "token_heads" and "text_heads".
     """
-    truth, known, claims = (batch[name] for name in ("truth", "known", "claims"))
+    truth, known, claims, strengths = (batch[name] for name in ("truth", "known", "claims", "strengths"))
     gray = jnp.repeat(batch["images"][..., None], 3, axis=-1)
     last = f"block_{vision.layers - 1}"
     image, captured = vision.apply(
@@ -144,7 +186,9 @@ def clip_loss(
     )
     image, tokens = normalised(image), normalised(captured["intermediates"][last]["__call__"][0][:, 1:])
     sentence = normalised(cast(Array, text.apply({"params": params["text"]}, batch["ids"])))
-    visible_words, infrared_words = sentence[0], sentence[2]
+    references = sentence[: len(CONCEPTS)]
+    visible_words, infrared_words = references[INDEX["visible"]], references[INDEX["infrared"]]
+    graded = image.reshape(-1, per_scene, image.shape[-1])[:, -strengths.shape[1] :]
     heads = params["heads"]
     logits = jnp.exp(params["logit_scale"]) * image @ sentence.T + heads["bias"]
 
@@ -168,12 +212,31 @@ def clip_loss(
             logits, infrared, per_scene
         )
 
+    def strength() -> Float[Array, ""]:
+        minus, plus = (references[jnp.array([INDEX[axis[end]] for axis in AXES.values()])] for end in (0, 1))
+        return strength_loss(graded @ (plus - minus).T * heads["level_scale"] + heads["level_bias"], strengths)
+
+    def order() -> Float[Array, ""]:
+        # Only sentences of a single concept can be put in order by one strength.
+        ends = np.full((len(AXES), len(CONCEPTS)), 0.0, np.float32)
+        for row, axis in enumerate(AXES.values()):
+            ends[row, [INDEX[axis.minus], INDEX[axis.plus]]] = -1, 1
+        signs = jnp.where(claims.sum(1) == 1, jnp.asarray(ends) @ claims.T.astype(jnp.float32), 0)
+        of_axes = jnp.where(signs == 0, jnp.nan, strengths[..., None] * signs)
+        of_sentences = jnp.nanmax(of_axes, axis=2)  # of the one axis that is not NaN
+        scores = jnp.exp(params["logit_scale"]) * graded @ sentence.T
+        return order_loss(scores, of_sentences)
+
     def named(part: str, embeddings: Float[Array, "... d"], scale: float) -> Float[Array, "... c"]:
         return scale * embeddings @ heads[part] + heads[f"{part}_bias"]
 
     terms: dict[str, Callable[[], Float[Array, ""]]] = {
         "modality": modality,
-        "spread": lambda: spread_loss(sentence, claims),
+        "spread": lambda: spread_loss(sentence, claims, related),
+        "meaning": lambda: meaning_loss(sentence, claims, references),
+        "strength": strength,
+        "order": order,
+        "ranking": lambda: ranking_loss(logits, truth, per_scene),
         "naming": lambda: naming_loss(logits, truth),
         "contrast": lambda: balanced_sigmoid_loss(logits, truth),
         "direction": direction,

@@ -3,9 +3,10 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
+import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
 from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.tensors import tensors_from_params
+from langfuse_jax.clip.vocabulary import Vocabulary
 from langfuse_jax.compact_clip.batches import PER_SCENE, CameraScenes
-from langfuse_jax.compact_clip.captions import CONCEPTS, sample_captions, truth, vocabulary
+from langfuse_jax.compact_clip.captions import (
+    neutral_words,
+    reference_sentences,
+    related,
+    sample_captions,
+    truth,
+    vocabulary,
+)
+from langfuse_jax.compact_clip.concepts import CONCEPTS
 from langfuse_jax.compact_clip.initialisation import convolutional_start
+from langfuse_jax.compact_clip.judgement import format_report, limits
 from langfuse_jax.compact_clip.loss import clip_loss, init_heads
-from langfuse_jax.compact_clip.report import evaluate, format_report
+from langfuse_jax.compact_clip.report import evaluate, evaluate_sentences
 from langfuse_jax.compact_clip.scenes import Scene, load_scenes
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.errors import UserError
@@ -40,7 +51,7 @@ from langfuse_jax.training.step import clip_by_norm, init_state, make_train_step
 
 _LEAST = {
     2: ("scenes_per_batch",),  # whose sources directions are taken from, too
-    1: (*loop.LEAST[1], "steps"),
+    1: (*loop.LEAST[1], "steps", "steps_left_out"),
     0: (*loop.LEAST[0], "optimizer.matrix_learning_rate", "optimizer.weight_decay"),
 }
 CAPTION_LENGTH = 32
@@ -112,18 +123,17 @@ class ClipData:
         self,
         cameras: Sequence[Sequence[Scene]],
         tokenizer: CLIPTokenizer,
+        config: ConfigDict,
         *,
-        count: int,
         side: int,
-        seed: int,
     ):
-        self._scenes, self._tokenizer = CameraScenes(cameras, seed), tokenizer
-        self._count, self._side, self._seed = count, side, seed
+        self._scenes, self._tokenizer = CameraScenes(cameras, config.seed), tokenizer
+        self._count, self._side, self._seed = config.scenes_per_batch, side, config.seed
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
         """The arguments of `clip_loss` by name: the same whenever they are asked for."""
         patches = self._scenes.batch(number, self._count, self._side)
-        captions = sample_captions(np.random.default_rng((3, self._seed, number)))
+        captions = sample_captions(np.random.default_rng((3, self._seed, number)), patches.drawn)
         ids = self._tokenizer(
             captions.sentences, padding="max_length", max_length=CAPTION_LENGTH, truncation=True, return_tensors="np"
         )["input_ids"].astype(np.int32)
@@ -134,6 +144,7 @@ class ClipData:
             "truth": truth(captions.claims, known),
             "known": known,
             "claims": captions.claims,
+            "strengths": patches.strengths,
         }
 
     def batches(self, first: int) -> grain.DatasetIterator:
@@ -149,28 +160,22 @@ class ClipData:
 def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
     """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
-    save_file(tensors_from_params(half), folder / "model.safetensors", metadata={"format": "pt"})
+    tensors = {name: np.array(tensor, order="C") for name, tensor in tensors_from_params(half).items()}
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
     architecture.save_pretrained(folder)
     vision: Any = architecture.vision_config
     preprocessing = {"image_mean": MEAN, "image_std": STD, "size": vision.image_size}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n")
     save_tokenizer(tokenizer, folder)
+    phrases = tuple(reference_sentences().values())
+    Vocabulary(frozenset(vocabulary()), frozenset(neutral_words()), phrases).save(folder)
 
 
-def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bool = False) -> dict[str, Any]:
-    """Trains a compact CLIP as `config` (configs/compact_clip.py) says, and judges it on the camera held out.
-
-    Beside what `loop.run` writes into `out`, whose checkpoints it resumes from, there is the model in Hugging Face's
-    format, report.json and a README with `command`. It runs on one device. Returns the report.
-    """
-    check_least(config, _LEAST)
-    check_texts(config, "data.train")
+def train_one(config: ConfigDict, cameras: Mapping[str, Sequence[Scene]], out: Path, *, override: bool) -> Clip:
+    """Trains a compact CLIP on `cameras` and writes it into `out` in Hugging Face's format, resuming what is there."""
     tokenizer = make_tokenizer(vocabulary())
     architecture = clip_config(config, tokenizer)
-    root, names = Path(config.data.root), texts(config.data.train)
-    cameras = [load_scenes(root / name) for name in names]
-    held_out = load_scenes(root / config.data.validation)
     vision, text = towers(architecture)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     params = draw_params(init_key, vision, text)
@@ -178,7 +183,9 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
     params["logit_scale"] = jnp.asarray(architecture.logit_scale_init_value, jnp.float32)
     optimizer = make_optimizer(config)
     state = jax.device_get(init_state(params, optimizer))
-    loss = partial(clip_loss, vision=vision, text=text, per_scene=PER_SCENE, weights=dict(config.loss))
+    loss = partial(
+        clip_loss, vision=vision, text=text, per_scene=PER_SCENE, related=related(), weights=dict(config.loss)
+    )
     run = loop.TrainingRun(
         config=config,
         steps=config.steps,
@@ -186,7 +193,7 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
         key=step_key,
         make_step=partial(make_train_step, loss, optimizer),
         rate=_schedule(config, config.optimizer.learning_rate),
-        data=ClipData(cameras, tokenizer, count=config.scenes_per_batch, side=vision.image_size, seed=config.seed),
+        data=ClipData(list(cameras.values()), tokenizer, config, side=vision.image_size),
         mesh=data_mesh(jax.local_devices()[:1]),
         speed=Speed(config.scenes_per_batch),
         config_file="training.json",  # config.json is the model's
@@ -194,27 +201,99 @@ def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bo
     with loop.claimed(out, state):
         state, _ = loop.run(run, out, override=override)
         trained = {name: part for name, part in on_host(state.final).items() if name != "heads"}
-        with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
-            temporary = Path(name)
+        with _replaced_whole(out) as temporary:
             save(temporary, trained, architecture, tokenizer)
-            report = evaluate(Clip.load(temporary), held_out)
-            (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-            counts = dict(zip(names, map(len, cameras), strict=True))
-            (temporary / "README.md").write_text(_card(command, config, counts, len(held_out), report))
-            for file in sorted(temporary.iterdir()):
-                os.replace(file, out / file.name)
+    return Clip.load(out)
+
+
+def check_config(config: ConfigDict) -> list[tuple[str, ...]]:
+    """The groups of cameras to leave out. Raises UserError, naming the key, for a value that cannot be used."""
+    check_least(config, _LEAST)
+    for key in ("data.train", "data.validation", "data.unseen"):
+        check_texts(config, key)
+    names = texts(config.data.train)
+    for part in ("validation", "unseen"):
+        if seen := set(names).intersection(texts(config.data[part])):
+            raise UserError(f"config.data.{part}: {min(seen)} is in config.data.train; judge by other cameras")
+    groups = [texts(group) for group in config.data.left_out]
+    remedy = 'name some of them, or leave out none: --config.data.left_out="()"'
+    for group in groups:
+        if stranger := next((name for name in group if name not in names), None):
+            raise UserError(f"config.data.left_out: {stranger} is not among config.data.train {names}; {remedy}")
+        if set(group) == set(names):
+            raise UserError(f"config.data.left_out: {group} leaves no camera to train on; {remedy}")
+    return groups
+
+
+def without(config: ConfigDict, group: Sequence[str]) -> ConfigDict:
+    """The config of the shorter training run without a group of cameras."""
+    alone = config.copy_and_resolve_references()
+    alone.data.train = tuple(name for name in texts(config.data.train) if name not in group)
+    alone.data.left_out, alone.steps = (), config.steps_left_out
+    return alone
+
+
+@contextmanager
+def _replaced_whole(out: Path) -> Iterator[Path]:
+    """A folder whose files are moved into `out` when all are written."""
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
+        yield Path(name)
+        for file in sorted(Path(name).iterdir()):
+            os.replace(file, out / file.name)
+
+
+def train_clip(config: ConfigDict, out: Path, *, command: str = "", override: bool = False) -> dict[str, Any]:
+    """Trains a compact CLIP as `config` (configs/compact_clip.py) says, and judges it on cameras that it never saw.
+
+    Beside what `loop.run` writes into `out`, whose checkpoints it resumes from, there is the model in Hugging Face's
+    format, report.json and a README with `command`. For every group of cameras of `config.data.left_out` another one,
+    in `out`/left_out, is trained without them and judged on them. It runs on one device. Returns the report.
+    """
+    groups = check_config(config)
+    names = texts(config.data.train)
+    clip_config(config, make_tokenizer(vocabulary()))  # refuses what cannot be built before images are read
+    read = lru_cache(None)(lambda name: load_scenes(Path(config.data.root) / name))
+    cameras = {name: read(name) for name in names}
+    judges = {part: {name: read(name) for name in texts(config.data[part])} for part in ("validation", "unseen")}
+    clip = train_one(config, cameras, out, override=override)
+    report: dict[str, Any] = {
+        "fingerprint": clip.fingerprint,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(clip.params)),
+        "sentences": evaluate_sentences(clip),
+        "development": {name: evaluate(clip, scenes) for name, scenes in judges["validation"].items()},
+        "unseen": {name: evaluate(clip, scenes) for name, scenes in judges["unseen"].items()},
+        "left_out": {},
+    }
+    for group in groups:
+        rest = {name: scenes for name, scenes in cameras.items() if name not in group}
+        folder = out / "left_out" / "+".join(group)
+        other = train_one(without(config, group), rest, folder, override=override)
+        report["left_out"] |= {name: evaluate(other, cameras[name]) for name in group}
+    report["accepted"] = all(limit.reached for limit in limits(report))
+    with _replaced_whole(out) as temporary:
+        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        counts = {name: len(scenes) for name, scenes in cameras.items()}
+        (temporary / "README.md").write_text(_card(command, config, counts, report))
     return report
 
 
-def _card(command: str, config: ConfigDict, pairs: Mapping[str, int], held_out: int, report: dict[str, Any]) -> str:
-    data = ", ".join(f"{name} ({count} pairs)" for name, count in pairs.items())
+def _card(command: str, config: ConfigDict, pairs: Mapping[str, int], report: dict[str, Any]) -> str:
+    licences = dict(config.data.licences)
+    data = "\n".join(f"| {name} | {count} | {licences.get(name, 'not given')} |" for name, count in pairs.items())
     return f"""# Compact CLIP
 
 Made on {date.today()} by
 
     {command}
 
-Trained on patches of {data}; judged on {config.data.validation} ({held_out} pairs), whose cameras it never saw:
+Trained on patches of these, for research; none of them is in this package:
+
+| folder | pairs | licence as stated |
+|---|---|---|
+{data}
+
+Judged on cameras that it never saw. Rows "left out" are of other CLIPs of this recipe, trained for fewer steps without
+that camera:
 
 {format_report(report)}
 
