@@ -104,7 +104,7 @@ def embed(
 ) -> TextEmbeddings:
     """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
 
-    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt; of one with words that the CLIP was never
+    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt; for one with words that the CLIP was never
     taught it gets UnknownWords. Raises UserError for a role without a prompt, for an empty prompt and for one of which
     the CLIP knows no word that means anything.
 

@@ -27,8 +27,8 @@ Known = Int8[np.ndarray, " c"]
 def facts(variant: str, patch: Patch, *, failure: str | None = None, targets: float = 0.0) -> Known:
     """Which concepts are true (1), false (0) or unknown (-1) of a patch of a variant, perhaps with a failure.
 
-    `targets` is the share of the patch that is hot. Whether it is visible or infrared stays unknown, though it may well
-    be told: a network would tell it by the camera (`modality_alone`).
+    `targets` is the share of the patch that is hot. Whether it is visible or infrared stays unknown even where it is
+    known: a network would learn to recognise the camera instead (`modality_alone`).
     """
     known = dict.fromkeys(CONCEPTS, -1) | dict.fromkeys(ARTEFACTS, 0) | _measured(patch)
     modality = MODALITY.get(variant, "fused")

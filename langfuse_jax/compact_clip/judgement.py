@@ -35,7 +35,7 @@ PARTS = {"development": "development", "left_out": "left out", "unseen": "unseen
 
 
 def limits(report: Report) -> list[Limit]:
-    """What is asked of a report of `train_clip`, of its sentences and of each of PARTS that was measured.
+    """The limits for a report of `train_clip`: for its sentences, and for each of PARTS that was measured.
 
     A number of several sets is their mean, but for the lowest modality AUC.
     """
@@ -57,7 +57,7 @@ def limits(report: Report) -> list[Limit]:
 
 
 def _asked(sets: Sequence[Report]) -> Iterator[tuple[str, float, list[float | None]]]:
-    """The name, the limit and the numbers of the sets for everything that is asked of each."""
+    """The name, the limit and the numbers of the sets for every limit."""
     yield "modality AUC", 0.9, [one["modality_auc"] for one in sets]
     yield "goal AUC", 0.88, [one.get("goal_auc") for one in sets]
     yield "faults named", 0.88, [one["quality_accuracy"] for one in sets]
@@ -96,7 +96,10 @@ def format_report(report: Report) -> str:
 def _judged(limit: Limit | None) -> str:
     if limit is None:
         return ""
-    return f"{limit.value:.2f}" if limit.reached else f"**{limit.value:.2f}**"
+    if limit.reached:
+        return f"{limit.value:.2f}"
+    digits = 3 if round(limit.value, 2) == limit.limit else 2  # a missed limit is not to look reached
+    return f"**{limit.value:.{digits}f}**"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -131,7 +131,7 @@ class ClipData:
         self._count, self._side, self._seed = config.scenes_per_batch, side, config.seed
 
     def batch(self, number: int) -> dict[str, np.ndarray]:
-        """The arguments of `clip_loss` by name: the same whenever they are asked for."""
+        """The arguments of `clip_loss` by name: the same on every call."""
         patches = self._scenes.batch(number, self._count, self._side)
         captions = sample_captions(np.random.default_rng((3, self._seed, number)), patches.drawn)
         ids = self._tokenizer(
@@ -293,7 +293,7 @@ Trained on patches of these, for research; none of them is in this package:
 {data}
 
 Judged on cameras that it never saw. Rows "left out" are of other CLIPs of this recipe, trained for fewer steps without
-that camera:
+that camera's group:
 
 {format_report(report)}
 
