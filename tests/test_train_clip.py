@@ -393,8 +393,8 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     assert report["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(first.params))
     assert [list(report[part]) for part in ("left_out", "unseen", "development")] == [["two"], ["again"], ["held"]]
     assert set(report["unseen"]["again"]["quality"]) < set(FAILURES)
-    alone = json.loads((tmp_path / "a" / "left_out" / "two" / "training.json").read_text())
-    assert alone["data"]["train"] == ["one"] and alone["steps"] == 1
+    without = json.loads((tmp_path / "a" / "left_out" / "two" / "training.json").read_text())
+    assert without["data"]["train"] == ["one"] and without["steps"] == 1
     assert first.unknown_words("a dark zebra") == ["zebra"]
     card = (tmp_path / "a" / "README.md").read_text()
     assert "langfuse-jax train-clip --config compact_clip" in card and "| one | 2 | not given |" in card
@@ -403,7 +403,8 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "checkpoints" / "3")
     (tmp_path / "b" / "model.safetensors").unlink()
-    assert train(tmp_path / "b").fingerprint == first.fingerprint
+    alone = ("--config.data.left_out=()", "--config.data.unseen=()")
+    assert train(tmp_path / "b", "--override", *alone).fingerprint == first.fingerprint
     assert f"{tmp_path / 'b'}: resuming from step 2" in capsys.readouterr().err
     steps = [[json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in "ab"]
     assert [line["step"] for line in steps[0]] == [0, 1, 2] and steps[0][2]["gradient_norm"] > 0
@@ -411,7 +412,7 @@ def test_training_is_a_reproducible_command(folders, tmp_path, capsys):
     with locked(tmp_path / "b"):
         assert run(tmp_path / "b") == 2
     assert f"{tmp_path / 'b'}: is in use by process" in capsys.readouterr().err
-    assert train(tmp_path / "c", "--config.seed=1").fingerprint != first.fingerprint
+    assert train(tmp_path / "c", "--config.seed=1", *alone).fingerprint != first.fingerprint
 
 
 def test_bad_input(tmp_path, capsys):

@@ -21,7 +21,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
             return merges
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        pieces = [_merge(word, best) for word in pieces]
+        pieces = [_merge(word, best) if best[0] in word else word for word in pieces if len(word) > 1]
 
 
 def _merge(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
@@ -46,7 +46,8 @@ def make_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     merges = learn_merges(words)
     symbols = _byte_symbols()
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
-    tokens += [token for token in dict.fromkeys("".join(pair) for pair in merges) if token not in set(tokens)]
+    known = set(tokens)
+    tokens += [token for token in dict.fromkeys("".join(pair) for pair in merges) if token not in known]
     tokens += [START, END]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)  # type: ignore[arg-type]  # pairs
 
