@@ -1,6 +1,6 @@
-"""The default target of the steered network: a classical fusion of natural light, crisp detail and bright targets.
+"""A classical fusion of natural light, crisp detail and bright targets: one of those that the compact CLIP calls good.
 
-Its numbers were chosen by search on VIFB, a development set (benchmarks/QUALITY.md). It takes and gives numpy arrays.
+Its numbers were chosen by search on VIFB, a development set. It takes and gives numpy arrays.
 """
 
 import numpy as np

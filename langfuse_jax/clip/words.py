@@ -104,9 +104,9 @@ def embed(
 ) -> TextEmbeddings:
     """Encode prompts: per role, the mean of the raw text features, then normalised (arXiv 2402.16267).
 
-    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt; for one with words that the CLIP was never
-    taught it gets UnknownWords. Raises UserError for a role without a prompt, for an empty prompt and for one of which
-    the CLIP knows no word that means anything.
+    A prompt longer than the CLIP reads is cut, and `report` gets a CutPrompt; for one with words that the CLIP was
+    never taught it gets UnknownWords. Raises UserError for a role without a prompt, for an empty prompt and for one of
+    which the CLIP knows no word that means anything.
 
     >>> from langfuse_jax import Clip
     >>> text = embed(Clip.load(), goal=["a sharp image", "bright people"])
@@ -154,6 +154,6 @@ def nearest_phrases(clip: "Clip", text: str, count: int = 2) -> list[str]:
     phrases = [] if clip.vocabulary is None else list(clip.vocabulary.phrases)
     if not phrases:
         return []
-    sentence, *others = np.asarray(clip.encode_text([text, *phrases]))
+    sentence, *others = np.asarray(clip.encode_text([text, *phrases], lambda cut: None))  # `embed` reports it
     cosines = [other @ sentence / np.linalg.norm(other) for other in others]
     return [phrases[i] for i in np.argsort(cosines)[::-1][:count]]

@@ -12,7 +12,7 @@ from PIL import Image
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.encoding import FORMATS, check_format, check_output
-from langfuse_jax.images.files import MAX_SIDE, write_png
+from langfuse_jax.images.files import LUMA, MAX_SIDE, write_png
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.folders import FusedFolders, check_counts, fuse_folders, output_folder, write_fused
@@ -190,7 +190,7 @@ def _fuse_example(args: argparse.Namespace) -> int:
     visible, infrared = night_scene()
     fused = fuser(visible, infrared)
     if args.gray:
-        fused = fused @ [0.299, 0.587, 0.114]
+        fused = fused @ LUMA
     images = {"infrared": infrared, "visible": visible, "fused": fused}
     images["sheet"] = side_by_side(list(images.values()))
     for name, image in images.items():

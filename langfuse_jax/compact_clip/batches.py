@@ -169,11 +169,7 @@ def scene_examples(scene: Scene, elsewhere: Sequence[Scene], rng: np.random.Gene
 class CameraScenes:
     """The scenes of several cameras, drawn in turn from each however many it has; none twice before all were drawn."""
 
-    def __init__(
-        self,
-        cameras: Sequence[Sequence[Scene]],
-        seed: int,
-    ):
+    def __init__(self, cameras: Sequence[Sequence[Scene]], seed: int):
         self._cameras, self._seed = cameras, seed
         self._order = cache(self._order_of_epoch)
 

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from langfuse_jax.classical.pyramid import equalise, gaussian_blur
+from langfuse_jax.images.files import LUMA
 
 Patch = Float[np.ndarray, "s s"]
 
 _AS_TAKEN, _TYPICAL = 0.4, 0.25  # shares of the pairs; the rest is of any camera
 _FLAT = 0.7  # share, among these, of a flat infrared
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def other_cameras(
@@ -27,7 +27,7 @@ def other_cameras(
     """
     kind = rng.random()
     if kind < _AS_TAKEN:
-        sources = (np.tensordot(_LUMA, colours, 1), infrared)
+        sources = (np.tensordot(LUMA.astype(np.float32), colours, 1), infrared)
         pair = [patch * rng.uniform(0.7, 1.4) + rng.uniform(-0.1, 0.1) for patch in sources]
     else:
         sources = (np.tensordot(rng.dirichlet([0.7, 0.7, 0.7]), colours, 1), infrared)

@@ -69,7 +69,7 @@ def _ruined(known: dict[str, int], failure: str) -> dict[str, int]:
     if failure in ("noisy", "striped", "checkered", "blocky"):
         known["clean"] = 0
     if failure in ("noisy", "striped", "checkered", "haloed", "harsh"):
-        known["contrasty"] = min(known["contrasty"], -1)  # what was added has contrast too
+        known["contrasty"] = -1  # what was added has contrast too
     if failure in ("blurry", "blocky"):
         known["sharp"] = 0
     if failure in ("blurry", "dark", "washed_out"):
@@ -124,8 +124,8 @@ def facts_of_strengths(strengths: Mapping[str, float], patch: Patch, base: str) 
     for axis, strength in strengths.items():
         for concept, value in zip(AXES[axis], (-strength, strength), strict=True):
             known[concept] = _between(value, -0.25, 0.5)
-    if base == "infrared" or patch.std() < 0.1:
-        known["clear"] = min(known["clear"], 0) if known["clear"] == 0 else -1
+    if known["clear"] == 1 and (base == "infrared" or patch.std() < 0.1):
+        known["clear"] = -1
     if known["clean"] == 1 and _noise(patch) > _CLEAN:
         known["clean"] = -1
     if known["exposed"] == 1:

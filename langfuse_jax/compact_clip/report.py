@@ -10,7 +10,7 @@ from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import embed
 from langfuse_jax.compact_clip.batches import cut
 from langfuse_jax.compact_clip.captions import reference_sentences
-from langfuse_jax.compact_clip.concepts import AXES, INDEX
+from langfuse_jax.compact_clip.concepts import AXES, INDEX, OPPOSITE
 from langfuse_jax.compact_clip.degradations import FAILURES, degrade
 from langfuse_jax.compact_clip.facts import FAILED, GOALS, facts
 from langfuse_jax.compact_clip.phrases import PHRASES
@@ -110,20 +110,20 @@ def evaluate_sentences(clip: Clip) -> dict[str, Any]:
     share of NEW_SENTENCES that are nearer to the reference of what they mean than to that of any other end of an axis.
     """
     cosines = {f"{a}, {b}": cosine for (a, b), cosine in embed(clip).cosines().items()}
+    ends = list(OPPOSITE)
     references = reference_sentences()
-    nearer = []
-    for axis in AXES.values():
-        for concept, opposite in (axis, axis[::-1]):
-            phrases = PHRASES[concept]
-            negated = [f"not {word}" for word in phrases.adjectives]
-            negated += [f"an image without {noun}" for noun in phrases.nouns]
-            if negated:
-                here, there = sentence_vectors(clip, [references[concept], references[opposite]])
-                vectors = sentence_vectors(clip, negated)
-                nearer += list(vectors @ there > vectors @ here)
-    ends = [concept for axis in AXES.values() for concept in axis]
-    nearest = sentence_vectors(clip, list(NEW_SENTENCES)) @ sentence_vectors(clip, [references[end] for end in ends]).T
-    right = [ends[i] == meant for i, meant in zip(nearest.argmax(1), NEW_SENTENCES.values(), strict=True)]
+    meanings = sentence_vectors(clip, [references[end] for end in ends])
+    negated: dict[str, str] = {}  # a sentence, and what it negates
+    for concept in ends:
+        phrases = PHRASES[concept]
+        negated |= {f"not {word}": concept for word in phrases.adjectives}
+        negated |= {f"an image without {noun}": concept for noun in phrases.nouns}
+    scores = sentence_vectors(clip, list(negated)) @ meanings.T
+    nearer = [
+        row[ends.index(OPPOSITE[one])] > row[ends.index(one)] for row, one in zip(scores, negated.values(), strict=True)
+    ]
+    nearest = (sentence_vectors(clip, list(NEW_SENTENCES)) @ meanings.T).argmax(1)
+    right = [ends[i] == meant for i, meant in zip(nearest, NEW_SENTENCES.values(), strict=True)]
     return {
         "cosines": cosines,
         "largest_cosine": max(cosines.values()),

@@ -160,8 +160,8 @@ class ClipData:
 def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
     """config.json, model.safetensors (float16), preprocessor_config.json and the tokenizer's files."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16), params)
-    tensors = {name: np.array(tensor, order="C") for name, tensor in tensors_from_params(half).items()}
-    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    content = safetensors.numpy.save(tensors_from_params(half), metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(content)
     architecture.architectures, architecture.dtype = ["CLIPModel"], "float16"
     architecture.save_pretrained(folder)
     vision: Any = architecture.vision_config

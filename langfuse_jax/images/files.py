@@ -24,7 +24,7 @@ PathLike = str | os.PathLike | io.BytesIO  # of a file in memory, errors show st
 Limits = tuple[int | float, int | float]  # raw values that become 0 and 1
 # The PNG chunks in which Pillow finds an orientation.
 _ORIENTED = (b"eXIf", b"tEXtRaw profile type exif\0", b"zTXtRaw profile type exif\0", b"iTXtXML:com.adobe.xmp\0")
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by BT.601
 
 # Pillow warns of damage in lines of its own before it raises; the error says it once.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -42,7 +42,7 @@ def rgb_to_ycbcr(
     ([[0.299]], [[[-0.169, 0.5]]])
     """
     red, blue = rgb[..., 0], rgb[..., 2]
-    luma = rgb @ _LUMA.astype(rgb.dtype)
+    luma = rgb @ LUMA.astype(rgb.dtype)
     return luma, np.stack([(blue - luma) / 1.772, (red - luma) / 1.402], axis=-1)
 
 
@@ -128,7 +128,7 @@ def read_infrared(
         image = to_unit(pixels, path)
         return image if image.ndim == 2 else rgb_to_ycbcr(image)[0]
     if pixels.ndim == 3:
-        pixels = pixels @ _LUMA
+        pixels = pixels @ LUMA
     if not np.isfinite(pixels).all():
         raise BadPixels(f"{path}: has values that are not finite; replace NaN and infinity first")
     return thermal_to_unit(pixels, limits)
