@@ -1,7 +1,7 @@
 """One image after the other through the package's two models: `python benchmarks/latency.py [--size 480 640]`.
 
 Prints the median milliseconds of `Fuser` from two numpy images to the fused one, compiled before. In each round the
-large model fuses one image and the student five, so that other work on the machine hits both alike.
+published network fuses one image and the default five, so that other work on the machine hits both alike.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 
 from langfuse_jax import Fuser
 
-IN_A_ROW = {"fusion": 1, "student": 5}
+IN_A_ROW = {"ldfusion": 1, "steered": 5}
 
 
 def main():
@@ -35,10 +35,10 @@ def main():
                 seconds[name].append(time.perf_counter() - start)
     cores = len(os.sched_getaffinity(0))
     print(f"jax {jax.__version__}, {jax.default_backend()}, {cores} cores, load {os.getloadavg()[0]:.1f}")
-    slowest = statistics.median(seconds["fusion"])
+    slowest = statistics.median(seconds["ldfusion"])
     for name, times in seconds.items():
         median = statistics.median(times)
-        print(f"{name}: {1e3 * median:.1f} ms, {slowest / median:.1f} times as fast as fusion")
+        print(f"{name}: {1e3 * median:.1f} ms, {slowest / median:.1f} times as fast as ldfusion")
 
 
 if __name__ == "__main__":

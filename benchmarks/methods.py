@@ -7,17 +7,20 @@ import jax
 from langfuse_jax import Fuser
 from langfuse_jax.classical.baselines import BASELINES
 from langfuse_jax.classical.pyramid import guide_fuse
+from langfuse_jax.classical.target import target_fuse
 from langfuse_jax.models.lossless import lossless_init
+from langfuse_jax.steering.glare import glare_opened
 
-DEFAULT = (*BASELINES, "fusion", "student")
+DEFAULT = (*BASELINES, "steered", "ldfusion")
 HELP = (
-    f"names: {', '.join(DEFAULT)}, guide (the classical fusion that training runs start with), untrained (the "
-    "network's lossless start), or LABEL=DIR of a trained model"
+    f"names: {', '.join(DEFAULT)}, target and guide (what steered and ldfusion are trained towards), "
+    "untrained (LDFusion's network from its lossless start), or LABEL=DIR of a trained model"
 )
 
 _OTHERS: dict[str, Callable[[], Callable]] = {
-    "fusion": Fuser.load,
-    "student": lambda: Fuser.load(model="student"),
+    "steered": Fuser.load,
+    "ldfusion": lambda: Fuser.load(model="ldfusion"),
+    "target": lambda: lambda visible, infrared: target_fuse(glare_opened(visible, infrared), infrared),
     "guide": lambda: guide_fuse,
     "untrained": lambda: Fuser(lossless_init(jax.random.key(0)), {"pad_multiple": 8, "worn_edge": 2}),
 }

@@ -1,8 +1,7 @@
-"""A small picture of some VIFB pairs as several methods fuse them: the sheets of README and of QUALITY.md.
+"""A small picture of some VIFB pairs as several methods fuse them: the sheet of QUALITY.md.
 
-    python benchmarks/sheets.py --data-root DATA --out docs/models.jpg
     python benchmarks/sheets.py --data-root DATA --out benchmarks/milestones.jpg \
-        --methods "Laplacian pyramid" untrained "guided=runs/warm" fusion
+        --methods "Laplacian pyramid" untrained "guided=runs/warm" ldfusion
 
 Fused images only: the sources are other people's.
 """
@@ -25,7 +24,7 @@ QUALITY = 82
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True)
-    parser.add_argument("--methods", nargs="+", default=["Laplacian pyramid", "fusion", "student"], help=HELP)
+    parser.add_argument("--methods", nargs="+", default=["Laplacian pyramid", "ldfusion", "steered"], help=HELP)
     parser.add_argument("--pairs", nargs="+", default=["man", "snow", "manlight", "carLight"])
     parser.add_argument("--width", type=int, default=400, help="pixels of each image")
     parser.add_argument("--out", type=Path, required=True, help="a JPEG")

@@ -29,7 +29,7 @@ def main():
             "import langfuse_jax": ["-c", "import langfuse_jax"],
             "import jax": ["-c", "import jax"],
             "fuse": fuse,
-            "fuse --model student": [*fuse, "--model=student"],
+            "fuse --model ldfusion": [*fuse, "--model=ldfusion"],
         }
         times = {name: [] for name in commands}
         for _ in range(args.rounds + 1):

@@ -22,6 +22,7 @@ from langfuse_jax.clip.words import GOAL, INFRARED, VISIBLE
 def get_config():
     c = ConfigDict()
     c.seed = 0
+    c.network = "ldfusion"  # the published one; "steered" has a config of its own, words
     c.clip = ""  # folder or hub id; empty: the compact CLIP of the package
     # What the frozen CLIP and VGG19 are kept and compute in, "float32" or "bfloat16"; empty: float32 on CPUs, else
     # bfloat16. The fusion network and the optimizer are float32.
@@ -30,7 +31,7 @@ def get_config():
     # A plain string counts as one sentence.
     c.prompts = ConfigDict({"visible": (VISIBLE,), "infrared": (INFRARED,), "goal": (GOAL,)}, type_safe=False)
     c.vgg = ""  # VGG19 weights for the perceptual term (torchvision's or timm's); empty: the fixed feature bank
-    # A trained model, or a training run's work directory, to start from; "fusion": the weights of the package; empty:
+    # A trained model, or a training run's work directory, to start from; "ldfusion": the weights of the package; empty:
     # fresh weights.
     c.init_from = ""
     c.init = "normal"  # fresh weights: "normal", as published, or "lossless", which draw sharply from the first step

@@ -1,7 +1,7 @@
 """A short fine-tuning towards words of one's own, from weights that fuse already.
 
     langfuse-jax train --config steer --workdir runs/bright --config.data.root=DATA \
-        --config.init_from=fusion --config.prompts.goal="a clear and bright image"
+        --config.init_from=ldfusion --config.prompts.goal="a clear and bright image"
 
 The words lead: the guide, which keeps the picture together, counts a seventh of what it does in configs/cpu.py, and
 similarity, which holds on to the sources, nothing. Sources are faded, since the words are to be heard on cameras of

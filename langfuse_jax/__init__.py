@@ -19,7 +19,7 @@ _HOME = {
     "CutPrompt": "langfuse_jax.errors",
     "FusionNet": "langfuse_jax.models.fusion",
     "Fuser": "langfuse_jax.inference.fuser",
-    "StudentNet": "langfuse_jax.models.student",
+    "SteeredNet": "langfuse_jax.models.steered",
     "TextEmbeddings": "langfuse_jax.clip.words",
     "UnknownWords": "langfuse_jax.errors",
     "UserError": "langfuse_jax.errors",

@@ -18,6 +18,10 @@ class BadPixels(UserError):
     """An image file whose numbers are no image: NaN, infinite, out of range or of a strange type."""
 
 
+class WrongType(UserError, TypeError):
+    """A Python argument of a type that means nothing here."""
+
+
 class CutPrompt(UserWarning):
     """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""
 
@@ -26,6 +30,29 @@ class UnknownWords(UserWarning):
     """A prompt has words that a CLIP was never taught. The command line prints it as one line on stderr."""
 
 
+class InputRemark(UserWarning):
+    """Something about an input that is probably not meant. The command line prints it as one line on stderr."""
+
+
+def one_line(text: object) -> str:
+    """`text` with its control characters, as names may have them, written as Python writes them.
+
+    >>> print(one_line("a\\nb.png"))
+    a\\nb.png
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a library says, in one line of at most 200 characters; its type where it says nothing.
+
+    >>> reason(ValueError("cut\\n at 7")), reason(EOFError())
+    ('cut at 7', 'EOFError')
+    """
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split())[:200] or type(error).__name__
+
+
 def print_warning(warning: Warning) -> None:
     """One line on stderr, as the command line warns."""
-    print(f"langfuse-jax: warning: {warning}", file=sys.stderr)
+    print(f"langfuse-jax: warning: {one_line(warning)}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """Steps of a real, small training run on all devices of all processes, for test_parallel.py.
 
 `python parallel_steps.py OUT.npz MODE,MODE NET STEPS [HOST:PORT PROCESSES INDEX]` writes the losses and the first
-gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network, a "small" one, or that
-one with a loss that is "quick" to compile.
+gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network, a "small" one, that one
+with a loss that is "quick" to compile, or the "steered" network with its own loss.
 """
 
 import sys
@@ -21,14 +21,17 @@ from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
 from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet, fresh_params
+from langfuse_jax.models.statistics import pair_statistics
+from langfuse_jax.models.steered import SteeredNet
 from langfuse_jax.runtime.distributed import join_cluster
+from langfuse_jax.steering.loss import steering_loss
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import compile_step, data_mesh, divide, on_host, replicate
 from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import load_fusion
 
 BATCH, CROP = 8, 32
-WEIGHTS = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"
+WEIGHTS = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "ldfusion"
 
 
 def keeping_gradients(optimizer):
@@ -68,6 +71,27 @@ def crops(step):
     return {"visible": visible, "infrared": infrared, "place": np.arange(BATCH, dtype=np.int32)}
 
 
+def steered_batch(step):
+    """The crops of a step, and what the steered network is to make of them: every third is of the default sentence."""
+    batch, rng = crops(step), np.random.default_rng((1, step))
+    visible, infrared = batch["visible"], batch["infrared"]
+    goals = rng.normal(size=(BATCH, 16)).astype(np.float32)
+    return batch | {
+        "wanted": np.maximum(visible, infrared),
+        "anchored": rng.random(BATCH, np.float32),
+        "goal": goals / np.linalg.norm(goals, axis=1, keepdims=True),
+        "steered": np.float32(np.arange(BATCH) % 3 > 0),
+        "statistics": np.asarray(pair_statistics(visible, infrared)),
+    }
+
+
+def steered_loss(params, batch, key, frozen, *, net, vision):
+    weights = {"whole": 1.0, "patch": 4.0, "guide": 10.0, "anchor": 4.0, "goal": 0.5}
+    settings = {"weights": weights, "patches": 2, "fraction": (0.5, 0.8)}
+    total, terms = steering_loss(params, batch, key, frozen, net=net, vision=vision, **settings)
+    return total, terms | {"selected": 1 - jnp.mean(batch["steered"])}
+
+
 def quick_loss(params, batch, key, frozen, *, net, vision, recipe):
     """The fused image is to be the brighter source: needs all that devices divide or share, and compiles at once."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["place"])
@@ -78,9 +102,13 @@ def quick_loss(params, batch, key, frozen, *, net, vision, recipe):
 
 
 def networks(name):
-    """The whole network with its weights, or the small one with fresh ones."""
+    """The whole network with its weights, or one of the others with fresh ones."""
     if name == "whole":
         return FusionNet(), load_fusion(WEIGHTS)[0]
+    if name == "steered":
+        return SteeredNet(embedding=16), jax.tree.map(
+            np.asarray, fresh_params(SteeredNet(embedding=16), jax.random.key(0))
+        )
     return SmallNet(), jax.tree.map(np.asarray, fresh_params(SmallNet(), jax.random.key(0)))
 
 
@@ -95,13 +123,17 @@ def run(mode, network, steps):
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
     mode = "jit" if mode == "one" else mode
     processes = 1 if mesh.size == 1 else jax.process_count()
-    loss = partial(quick_loss if network == "quick" else fusion_loss, net=net, vision=vision, recipe=recipe)
+    if network == "steered":
+        loss, batch_of = partial(steered_loss, net=net, vision=vision), steered_batch
+    else:
+        objective = quick_loss if network == "quick" else fusion_loss
+        loss, batch_of = partial(objective, net=net, vision=vision, recipe=recipe), crops
     step = compile_step(partial(make_train_step, loss, optimizer), mode, mesh)
     state = init_state(params, optimizer)
     state, key, frozen = (replicate(tree, mesh) for tree in (state, jax.random.key(7), frozen))
     losses, selected = [], []
     for number in range(steps):
-        part = {role: crop[jax.process_index() :: processes] for role, crop in crops(number).items()}
+        part = {role: crop[jax.process_index() :: processes] for role, crop in batch_of(number).items()}
         state, metrics = step(state, divide(part, mode, mesh), key, frozen)
         losses.append(float(on_host(metrics)["loss"]))
         selected.append(float(on_host(metrics)["selected"]))

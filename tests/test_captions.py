@@ -59,7 +59,7 @@ def test_negations_claim_the_opposite(concept, monkeypatch):
     other = PHRASES[OPPOSITE[concept]]
     patterns = [f"(an? )?({'|'.join(IMAGES)})? ?(that is )?not ((very|really) )?{word}" for word in other.adjectives]
     patterns += [f"(an? )?({'|'.join(IMAGES)})? ?(without|with no|no) {noun}" for noun in other.nouns]
-    said = [captions._single(concept, np.random.default_rng(seed)) for seed in range(100)]
+    said = [captions.sentence_of(concept, np.random.default_rng(seed)) for seed in range(100)]
     negated = [sentence for sentence in said if any(re.fullmatch(pattern, sentence) for pattern in patterns)]
     assert bool(negated) == bool(patterns) and len(negated) < 60
     for sentence in captions.negations(concept, np.random.default_rng(0)):

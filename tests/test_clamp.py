@@ -3,12 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from langfuse_jax.models.clamp import clamp_to_unit
 from langfuse_jax.models.fusion import Decoder
-from langfuse_jax.models.student import StudentNet
 
 
 def test_values_are_those_of_a_clip():
@@ -41,13 +39,8 @@ def _published():
     return Decoder(), ("head", "bias"), (jnp.ones((1, 4, 4, 256)), jnp.ones((1, 16)), (32, 32))
 
 
-def _student():
-    return StudentNet(), ("mix", "bias"), (jnp.zeros((1, 32, 32, 1)), jnp.zeros((1, 32, 32, 1)))
-
-
-@pytest.mark.parametrize("make", [_published, _student])
-def test_a_network_whose_image_is_black_is_asked_to_brighten(make):
-    net, name, inputs = make()
+def test_a_network_whose_image_is_black_is_asked_to_brighten():
+    net, name, inputs = _published()
     shapes = jax.eval_shape(lambda key: net.init(key, *inputs), jax.random.key(0))
     params = flatten_dict(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)["params"])
 

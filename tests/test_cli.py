@@ -49,7 +49,7 @@ def test_fusing_and_evaluating_import_nothing_of_training(command, tmp_path):
     if command == "evaluate":
         argv = [command, *sources, f"--fused={roles['visible']}", "--metrics=SD"]
     else:
-        argv = ["fuse", *sources, f"--out={tmp_path / 'out'}", "--model=student"]
+        argv = ["fuse", *sources, f"--out={tmp_path / 'out'}"]
     done = subprocess.run([sys.executable, "-c", _WORK, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -30,7 +30,7 @@ def fuse(pair, tmp_path):
         told = ("COMPILATION_CACHE", "PERSISTENT_CACHE")
         clean = {name: value for name, value in os.environ.items() if not any(part in name for part in told)}
         done = subprocess.run(
-            [sys.executable, "-m", "langfuse_jax", "fuse", *argv, "--model", "student", "--verbose", *flags],
+            [sys.executable, "-m", "langfuse_jax", "fuse", *argv, "--verbose", *flags],
             capture_output=True,
             text=True,
             env={**clean, "XDG_CACHE_HOME": str(tmp_path / "home"), **environment},

@@ -20,7 +20,8 @@ from langfuse_jax.training.objective import Frozen, fusion_loss
 from langfuse_jax.training.step import init_state, make_train_step
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "compact_clip", "student"))
+OTHERS = ("__init__", "compact_clip", "words", "words_alone")  # which train no LDFusion network
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in OTHERS)
 
 
 def _load(name):
@@ -92,7 +93,7 @@ def test_a_config_that_lacks_a_key_is_told():
 
 def test_a_config_of_the_package_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in (*NAMES, "student", "compact_clip"):
+    for name in (*NAMES, "words", "words_alone", "compact_clip"):
         assert load_config(name) == _load(name)
     with pytest.raises(
         UserError, match=r"--config cpus: no such file, and none of .* configs compact_clip, cpu, cpu_w"
@@ -109,7 +110,7 @@ def test_no_config_names_a_place_of_one_machine():
     ("name", "old", "new"),
     [
         ("cpu", "learning_rate=1", "optimizer.learning_rate"),
-        ("student", "scores_every=1", "scores.every"),
+        ("words", "log_every=1", "log.every"),
         ("compact_clip", "train_folders=a", "data.train"),
     ],
 )
@@ -126,7 +127,7 @@ def test_an_old_name_is_refused_with_the_new_one(name, old, new, tmp_path):
 
 
 def test_every_new_name_of_an_old_key_exists():
-    keys = {key for name in ("default", "student", "compact_clip") for key in _forms(load_config(name))}
+    keys = {key for name in ("default", "words", "compact_clip") for key in _forms(load_config(name))}
     for old, new in _RENAMED.items():
         assert new.split(" ")[0] in keys or new in load_config("compact_clip"), old
 

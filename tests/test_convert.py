@@ -19,7 +19,7 @@ from langfuse_jax.weights.fusion import save_fusion
 from langfuse_jax.weights.ldfusion import TABLE, fusion_from_torch, fusion_to_torch
 from langfuse_jax.weights.tables import LINEAR, Rule, to_flax, to_source
 
-PACKAGED = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "fusion"
+PACKAGED = Path(__file__).resolve().parents[1] / "langfuse_jax" / "assets" / "ldfusion"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_how_images_are_seen_goes_there_and_back(converted, tmp_path, capsys):
     """Parameters and what the network is given of an image are those of the model converted: so is what it fuses."""
     assert main(_back(converted, tmp_path / "again")) == 0
     assert "pad_multiple 8, worn_edge 2" in capsys.readouterr().out
-    ours, again = Fuser.load(), Fuser.load(tmp_path / "again")
+    ours, again = Fuser.load(model="ldfusion"), Fuser.load(tmp_path / "again")
     assert jax.tree.all(jax.tree.map(np.array_equal, ours.params, again.params))
     image = _framed(np.random.default_rng(0))
     assert again.extend(image).shape == (48, 48) and again.extend(image)[0, 0] > 0
@@ -113,7 +113,7 @@ def test_whole_images_fuse_alike_after_both_ways(tmp_path):
     assert main([str(flag) for flag in ("convert", "fusion", *files)]) == 0
     rng = np.random.default_rng(0)
     pair = _framed(rng), _framed(rng)
-    np.testing.assert_array_equal(Fuser.load(tmp_path / "again")(*pair), Fuser.load()(*pair))
+    np.testing.assert_array_equal(Fuser.load(tmp_path / "again")(*pair), Fuser.load(model="ldfusion")(*pair))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_flags_prevail_over_the_file_beside(tmp_path, sidecar, flags, rule):
 
 def test_what_says_nothing_of_how_images_are_seen(converted, tmp_path, capsys):
     """One line, and nothing is written."""
-    for flag, value in (("--pad-multiple", "0"), ("--pad-multiple", "33"), ("--worn-edge", "16"), ("--worn-edge", "")):
+    for flag, value in (("--pad-multiple", "0"), ("--pad-multiple", "33"), ("--worn-edge", "16"), ("--worn-edge", "x")):
         _fails(_back(converted, tmp_path / "new", flag, value), capsys, f"{flag} {value}: is no whole number from")
     for name in ("enc.safetensors", "dec.safetensors"):
         (tmp_path / name).symlink_to(converted / name)

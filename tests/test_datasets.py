@@ -64,6 +64,22 @@ def test_common_layouts(tmp_path, visible, infrared):
         assert visible in str(scene.visible) and infrared in str(scene.infrared)
 
 
+@pytest.mark.parametrize("inside", [".", "train"])
+def test_both_roles_in_one_folder(tmp_path, capsys, inside):
+    """As cameras leave them; a dataset is prepared of them too."""
+    _draw(tmp_path / "mine" / inside, ["x_W.png", "x_T.png", "y_W.png", "y_T.png"])
+    scenes = list_scenes(tmp_path / "mine")
+    assert [(s.stem, s.visible.name, s.infrared.name) for s in scenes] == [
+        ("x", "x_W.png", "x_T.png"),
+        ("y", "y_W.png", "y_T.png"),
+    ]
+    assert _build("folder", tmp_path / "mine", tmp_path / "data") == 0
+    assert [record.stem for record in list_scenes(tmp_path / "data" / "folder")] == ["x", "y"]
+    (tmp_path / "mine" / inside / "y_T.png").unlink()
+    with pytest.raises(UserError, match=r"y_W.png: no image of that stem on the other side"):
+        list_scenes(tmp_path / "mine")
+
+
 def test_two_folders_of_one_role_are_refused(source):
     _draw(source / "Vis", ["a.png"])
     with pytest.raises(UserError, match=r"visible and .*Vis: which of them"):

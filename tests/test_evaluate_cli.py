@@ -152,11 +152,22 @@ def test_strict_ends_at_the_first_scene_that_cannot_be_scored(folders, run, prob
     assert not (folders / "s.csv").exists()
 
 
+def test_infrared_of_any_numbers_is_scored_as_it_is_fused(folders, run):
+    kelvin = np.linspace(280, 310, np.prod(SIZES["b"]), dtype=np.float32).reshape(SIZES["b"])
+    next((folders / "ir").glob("b.*")).unlink()
+    Image.fromarray(kelvin).save(folders / "ir" / "b.tif")
+    assert run(f"{BOTH} --csv {{t}}/kelvin.csv")[0] == 0
+    images.write_png(folders / "ir" / "b.png", images.read_infrared(folders / "ir" / "b.tif"))
+    (folders / "ir" / "b.tif").unlink()
+    assert run(f"{BOTH} --csv {{t}}/gray.csv")[0] == 0
+    assert (folders / "kelvin.csv").read_text() == (folders / "gray.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [(np.nan, "has values that are not finite"), (np.inf, "not finite"), (200.0, "floats run from 0.5 to 200")],
 )
-@pytest.mark.parametrize("role", ["max", "vi", "ir"])
+@pytest.mark.parametrize("role", ["max", "vi"])
 def test_floats_that_are_no_image_are_refused(folders, run, role, value, message):
     pixels = np.full(SIZES["b"], 0.5, np.float32)
     pixels[3, 4] = value

@@ -27,44 +27,55 @@ np.savez("result.npz", fused=fused, pair=np.stack(pair))
 """
 
 
-@pytest.fixture(scope="module", params=["student", pytest.param("fusion", marks=pytest.mark.slow)])
-def model(request):
-    return request.param
+GOAL = "a dark image"
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    """A folder with model.stablehlo, written by the command, and an example whose sides are no multiples of 8."""
+def folder(tmp_path_factory):
+    """A folder with model.stablehlo and words.npz, written by commands, and an example of sides that need padding."""
     folder = tmp_path_factory.mktemp("export")
-    assert main(["export", "--out", str(folder / "model.stablehlo"), "--model", model]) == 0
+    assert main(["export", "--out", str(folder / "model.stablehlo")]) == 0
+    assert main(["embed", "--goal", GOAL, "--out", str(folder / "words.npz")]) == 0
     for role, image in zip(("visible", "infrared"), night_scene(96, 128), strict=True):
         write_png(folder / "example" / f"{role}.png", image[:90, :122])
     return folder
 
 
-def test_documented_lines_run_without_the_package(folder, model):
+def test_documented_lines_run_without_the_package(folder):
     page = (Path(__file__).resolve().parents[1] / "docs" / "fusing.md").read_text()
     lines = next(block.split("```")[0] for block in page.split("```python\n") if "export.deserialize" in block)
-    assert len(lines.split("\n\n")[1].splitlines()) <= 6
+    assert len(lines.split("\n\n")[1].splitlines()) <= 7
     script = _WITHOUT_PACKAGE.format(lines=lines)
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = np.load(folder / "result.npz")
     assert result["fused"].shape == (90, 122)
-    np.testing.assert_allclose(result["fused"], Fuser.load(model=model)(*result["pair"]), atol=1e-4)
+    np.testing.assert_allclose(result["fused"], Fuser.load()(*result["pair"], goal=GOAL), atol=1e-4)
 
 
-def test_any_batch_and_canvas(folder, model):
-    artefact = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+def _any_batch_and_canvas(artefact, fuser, *goal):
     assert artefact.platforms == ("cpu", "cuda", "tpu")
     rng, sizes = np.random.default_rng(0), np.array([[33, 47], [40, 40]], np.int32)
     canvases = rng.random((2, 2, 48, 64, 1), np.float32)
-    fused = np.array(jax.jit(artefact.call)(*canvases, sizes))
-    fuser = Fuser.load(model=model)
+    fused = np.array(jax.jit(artefact.call)(*canvases, sizes, *goal))
     for got, visible, infrared, (h, w) in zip(fused, *canvases[..., 0], sizes, strict=True):
         np.testing.assert_allclose(got[:h, :w, 0], fuser(visible[:h, :w], infrared[:h, :w]), atol=1e-4)
         got[:h, :w] = 0
         assert not got.any()
+
+
+def test_any_batch_and_canvas(folder):
+    artefact = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    fuser = Fuser.load()
+    _any_batch_and_canvas(artefact, fuser, fuser.default_goal)
+    _any_batch_and_canvas(artefact, fuser.towards(GOAL), np.load(folder / "words.npz")["goal"])
+
+
+@pytest.mark.slow
+def test_the_published_network_is_exported_too(tmp_path):
+    assert main(["export", "--model", "ldfusion", "--out", str(tmp_path / "model.stablehlo")]) == 0
+    artefact = export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+    _any_batch_and_canvas(artefact, Fuser.load(model="ldfusion"))
 
 
 def test_extended_is_numpys_reflection():
@@ -97,10 +108,9 @@ def test_a_failed_export_leaves_no_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_worn_edge_is_passed_over_as_fuser_does():
-    fuser = Fuser.load()
-    worn = Fuser(fuser.params, {"pad_multiple": 8, "worn_edge": 2})
-    artefact = export.deserialize(export_fusion(fuser.params, 8, worn_edge=2))
+def test_worn_edge_is_skipped_as_fuser_does():
+    worn = Fuser(Fuser.load(model="ldfusion").params, {"pad_multiple": 8, "worn_edge": 2})
+    artefact = export.deserialize(export_fusion(worn))
     pair = np.random.default_rng(0).random((2, 37, 45), np.float32)
     canvases = np.pad(pair, ((0, 0), (0, 11), (0, 3)))[:, None, ..., None]
     got = np.asarray(jax.jit(artefact.call)(*canvases, np.array([[37, 45]], np.int32)))[0, :37, :45, 0]

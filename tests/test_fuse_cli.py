@@ -12,8 +12,9 @@ from PIL import Image
 
 from langfuse_jax.cli import main
 from langfuse_jax.images import files as images
+from langfuse_jax.inference import memory
 from langfuse_jax.inference.fuser import Fuser
-from langfuse_jax.models.student import StudentNet
+from langfuse_jax.models.steered import SteeredNet
 from langfuse_jax.weights.fusion import save_fusion
 
 
@@ -22,7 +23,7 @@ def checkpoint(tmp_path_factory):
     """A network of the quickly compiled kind."""
     folder = tmp_path_factory.mktemp("checkpoint")
     image, rng = jnp.zeros((1, 32, 32, 1)), np.random.default_rng(3)
-    tree = jax.eval_shape(StudentNet().init, jax.random.key(0), image, image)
+    tree = jax.eval_shape(SteeredNet().init, jax.random.key(0), image, image)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape), tree)
     save_fusion(folder, params, dtype=np.float32, metadata={})
     return folder
@@ -91,7 +92,7 @@ def test_bad_pairs_are_reported_and_the_others_fused(pairs, fuse):
     status, out, err = fuse("--visible", vi, "--infrared", ir, "--out", pairs / "out")
     assert status == 1
     assert out.splitlines()[-1] == "fused 3 of 9; failed: cut, empty, lone1, lone2, sizes, small"
-    assert sorted(path.name for path in (pairs / "out").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert sorted(path.name for path in (pairs / "out").glob("[!.]*")) == ["a.png", "b.png", "c.png"]
     lines = err.splitlines()
     assert len(lines) == 6
     for told in (
@@ -119,7 +120,7 @@ def test_no_pair_left_is_still_status_one(pairs, fuse):
         ("--visible {t}/vi/a.png --out {t}/o", "--infrared: is missing"),
         ("--infrared {t}/ir/a.png --out {t}/o", "--visible: is missing"),
         ("--out {t}/o", "or --example alone"),
-        ("--example --visible {t}/vi --out {t}/o", "leave out --visible and --infrared"),
+        ("--example --visible {t}/vi --out {t}/o", "leave it out with --example"),
         ("--example --out {t}/vi/a.png", "vi/a.png: is a file, and here a folder is needed"),
         ("--example --out {t}/o.png", "o.png: is to be a folder"),
         ("--visible {t}/none --infrared {t}/ir --out {t}/o", "--visible {t}/none: no such file or folder"),
@@ -138,7 +139,7 @@ def test_no_pair_left_is_still_status_one(pairs, fuse):
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/bad.png/o.png", "cannot be written"),
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o --checkpoint {t}/vi", "{t}/vi: has neither"),
         ("--visible {t}/vi/a.png --infrared {t}/ir/a.png --out {t}/o --checkpoint {t}/x", "{t}/x: no such folder"),
-        ("--visible {t}/vi --infrared {t}/ir --out {t}/o --model student", "--model student: is for weights of the"),
+        ("--visible {t}/vi --infrared {t}/ir --out {t}/o --model steered", "--model steered: is for weights of the"),
     ],
 )
 def test_users_errors_are_one_line_and_status_two(pairs, checkpoint, capsys, argv, message):
@@ -198,3 +199,66 @@ def test_real_pairs_of_three_cameras(shared, tmp_path, fuse):
         expected = Image.open(source / "visible" / visible)
         fused = Image.open(tmp_path / f"{visible.split('.')[0]}.png")
         assert fused.size == expected.size and fused.mode == expected.mode
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--example", "--visible", "vi/a.png"], "--visible: is for a single pair or folders of images or --video"),
+        (["--example", "--sheet"], "--sheet: is for a single pair or folders of images; leave it out with --example"),
+        (["PAIR", "--overwrite"], "--overwrite: is for folders of images; leave it out with a single pair"),
+        (["PAIR", "--pair-by", "*_vi,*_ir"], "--pair-by: is for folders of images"),
+        (["PAIR", "--batch-size", "2"], "--batch-size: is for folders of images or --video"),
+        (["PAIR", "--canvases", "4"], "--canvases: is for folders of images"),
+        (["PAIR", "--fps", "25"], "--fps: is for --video; leave it out with a single pair"),
+        (["FOLDERS", "--crf", "20"], "--crf: is for --video; leave it out with folders of images"),
+        (["FOLDERS", "--tile", "64", "--canvases", "2"], "--canvases and --batch-size: do nothing with --tile"),
+        (["FOLDERS", "--video", "--tile", "64"], "--tile: is for a single pair or folders of images"),
+        (["FOLDERS", "--video", "--bits", "16"], "--bits: is for a single pair or folders of images"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(pairs, fuse, monkeypatch, flags, message):
+    monkeypatch.chdir(pairs)
+    sources = {
+        "PAIR": ["--visible", "vi/a.png", "--infrared", "ir/a.png"],
+        "FOLDERS": ["--visible", "vi", "--infrared", "ir"],
+    }
+    status, out, err = fuse("--out", "o", *[word for flag in flags for word in sources.get(flag, [flag])])
+    assert (status, out) == (2, "") and err.count("\n") == 1 and message in err
+
+
+def test_tiles(pairs, fuse):
+    """A pair and a folder in tiles, narrower than the images, are what they are as a whole."""
+    a = ["--visible", pairs / "vi" / "a.png", "--infrared", pairs / "ir" / "a.png"]
+    folders = ["--visible", pairs / "vi", "--infrared", pairs / "ir", "--verbose"]
+    for name, flags in {"whole": [], "tiled": ["--tile", "16"]}.items():
+        assert fuse(*a, "--out", pairs / f"{name}.png", *flags)[0] == 0
+        status, out, _ = fuse(*folders, "--out", pairs / name, *flags)
+        assert status == 0 and "fused 3 of 3" in out
+    assert "canvas 32x48: 3 images" in out
+    for one, other in [("whole.png", "tiled.png"), *((f"whole/{n}.png", f"tiled/{n}.png") for n in "abc")]:
+        images = [np.asarray(Image.open(pairs / name)).astype(int) for name in (one, other)]
+        assert np.abs(images[0] - images[1]).max() <= 1
+
+
+def test_one_file_that_cannot_be_read_does_not_stop_a_folder(pairs, fuse):
+    (pairs / "ir" / "b.png").unlink()
+    (pairs / "ir" / "b.png").symlink_to(pairs / "gone.png")
+    status, out, err = fuse("--visible", pairs / "vi", "--infrared", pairs / "ir", "--out", pairs / "o")
+    assert status == 1 and "fused 2 of 3" in out and err.count("\n") == 1 and "b.png: no such image file" in err
+
+
+def test_flags_without_a_visible_image(pairs, fuse):
+    for flag, value in (("--resize", "visible"), ("--pair-by", "*_vi,*_ir")):
+        status, _, err = fuse("--infrared", pairs / "ir", "--out", pairs / "o", flag, value)
+        assert status == 2 and err.count("\n") == 1 and f"{flag} {value}: does nothing with the photos" in err
+
+
+def test_more_than_the_free_memory_is_refused(pairs, fuse, monkeypatch):
+    monkeypatch.setattr(memory, "_free_memory", lambda: 2**20)
+    for sources in (["vi/a.png", "ir/a.png"], ["vi", "ir"]):
+        visible, infrared = (pairs / source for source in sources)
+        status, out, err = fuse("--visible", visible, "--infrared", infrared, "--out", pairs / "o")
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert "pixels take about 0.5 GiB of memory, and 0.0 are free" in err
+        assert not (pairs / "o").exists()

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,10 +20,13 @@ from langfuse_jax.cli import main
 from langfuse_jax.commands import fuse as fuse_command
 from langfuse_jax.images import files as images
 from langfuse_jax.images.files import write_png
+from langfuse_jax.inference.finished import RECORD
 from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.weights.fingerprint import fingerprint_of
+
+ASSETS = Path(images.__file__).parents[1] / "assets"
 
 PAIRS = 24
-STUDENT = ("--model", "student")  # compiled in a fifth of the time of the other network
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def sources(folders):
 @pytest.fixture(scope="module")
 def expected(folders):
     """The fused images one by one, 0-255."""
-    fuser = Fuser.load(model="student")
+    fuser = Fuser.load()
     pairs = {i: [np.asarray(Image.open(folders / role / f"{i}.png")) for role in ("vi", "ir")] for i in names()}
     return {i: 255 * fuser(*pair) for i, pair in pairs.items()}
 
@@ -52,7 +56,7 @@ def expected(folders):
 @pytest.fixture
 def fuse(capsys, sources):
     def run(*argv):
-        status = main(["fuse", *sources, *STUDENT, *map(str, argv)])
+        status = main(["fuse", *sources, *map(str, argv)])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         return status, out, err
@@ -87,9 +91,9 @@ def test_what_is_there_is_passed_over(tmp_path, fuse, expected):
     assert fuse("--out", tmp_path)[0] == 0
     for i in ("03", "17"):
         (tmp_path / f"{i}.png").unlink()
-    for path in tmp_path.iterdir():
+    there = set(tmp_path.glob("*.png"))
+    for path in (*there, tmp_path / RECORD):
         os.utime(path, (0, 0))
-    there = set(tmp_path.iterdir())
     status, out, _ = fuse("--out", tmp_path)
     assert (status, out) == (0, f"fused 2 of 24 into {tmp_path}; 22 were there already (--overwrite redoes them)\n")
     assert assert_whole(tmp_path, expected) == names()
@@ -102,13 +106,67 @@ def test_what_is_there_is_passed_over(tmp_path, fuse, expected):
     assert fuse("--out", tmp_path, "--format", "tif")[1] == f"fused 24 of 24 into {tmp_path}\n"
 
 
-def test_nothing_to_do_needs_no_jax(tmp_path, sources):
-    for i in names():
-        (tmp_path / f"{i}.png").touch()
+def test_what_an_interrupted_overwrite_left_is_redone(tmp_path, fuse, expected):
+    """The record is that of the new settings from the first image on; the images before it are not."""
+    assert fuse("--out", tmp_path)[0] == 0
+    old = sorted(tmp_path.glob("*.png"))[:20]
+    for path in old:
+        os.utime(path, (0, 0))
+    assert fuse("--out", tmp_path)[1].startswith("fused 20 of 24 into")
+    assert assert_whole(tmp_path, expected) == names()
+
+
+def test_nothing_to_do_needs_no_jax(tmp_path, fuse, sources):
+    assert fuse("--out", tmp_path)[0] == 0
     program = "import sys; from langfuse_jax.cli import main; print(main(sys.argv[1:]), 'jax' in sys.modules)"
     argv = ["fuse", *sources, "--out", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False" and "24 were there already" in done.stdout
+
+
+def test_what_others_made_is_not_taken_for_finished(tmp_path, fuse, expected):
+    """Broken files, images of other settings, and those of which there is no record."""
+    assert fuse("--out", tmp_path)[0] == 0
+    (tmp_path / "03.png").write_bytes(b"")
+    (tmp_path / "04.png").write_bytes((tmp_path / "04.png").read_bytes()[:-100])
+    write_png(tmp_path / "05.png", np.zeros((32, 32)))
+    assert fuse("--out", tmp_path)[1].startswith("fused 3 of 24 into")
+    assert assert_whole(tmp_path, expected) == names()
+    for flags, told in (
+        (["--gray"], "gray false, now true"),
+        (["--bits", "16"], "bits 8, now 16"),
+        (["--infrared-range", "0,200"], "infrared_range not given, now [0.0, 200.0]"),
+    ):
+        status, out, err = fuse("--out", tmp_path, *flags)
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert f"was fused with other settings ({told}); give --overwrite" in err
+    assert fuse("--out", tmp_path, "--gray", "--overwrite")[0] == 0 == fuse("--out", tmp_path, "--gray")[0]
+    (tmp_path / ".langfuse_jax.json").unlink()
+    status, _, err = fuse("--out", tmp_path, "--gray")
+    assert status == 2 and "has 00.png and 23 more, and no record" in err
+
+
+def test_stale_sheets_are_redone(tmp_path, fuse):
+    assert fuse("--out", tmp_path, "--sheet")[0] == 0
+    assert fuse("--out", tmp_path, "--gray", "--overwrite")[0] == 0
+    assert fuse("--out", tmp_path, "--gray", "--sheet")[1].startswith("fused 24 of 24")
+    assert fuse("--out", tmp_path, "--gray", "--sheet")[1].startswith("fused 0 of 24")
+
+
+def test_a_sentence_may_be_longer_than_a_name(tmp_path, fuse):
+    goal = " and ".join(["a bright image"] * 20)
+    assert fuse("--out", tmp_path, "--goal", goal)[0] == 0
+    assert fuse("--out", tmp_path, "--goal", goal)[1].startswith("fused 0 of 24")
+
+
+def test_another_model_is_another_setting(tmp_path, folders, expected):
+    fuser = Fuser.load()
+    other = Fuser(jax.tree.map(lambda leaf: leaf * 1.01, fuser.params))
+    for _ in range(2):
+        fuse_folders(folders / "vi", folders / "ir", tmp_path, load_fuser=lambda: fuser)
+    with pytest.raises(UserError, match=f"weights {fuser.fingerprint}, now {other.fingerprint}"):
+        fuse_folders(folders / "vi", folders / "ir", tmp_path, load_fuser=lambda: other)
+    assert fingerprint_of(ASSETS / "steered") == fuser.fingerprint
 
 
 def test_in_python(tmp_path, folders, expected, capsys):
@@ -117,7 +175,7 @@ def test_in_python(tmp_path, folders, expected, capsys):
     shutil.copytree(folders / "vi", vi)
     (vi / "05.png").write_text("no image")
     (vi / "07.png").rename(vi / "seven.png")
-    fuser = Fuser.load(model="student")
+    fuser = Fuser.load()
     result = fuse_folders(vi, folders / "ir", tmp_path / "out", load_fuser=lambda: fuser, batch_size=2, sheet=True)
     assert (result.fused, result.skipped, result.failed) == (22, 0, ["05", "07", "seven"])
     assert result.process == (0, 1) and result.work.images.total() == 22
@@ -129,7 +187,7 @@ def test_in_python(tmp_path, folders, expected, capsys):
         "seven.png",
     ]
     (vi / "05.png").unlink()
-    result = fuse_folders(vi, folders / "ir", tmp_path / "out", load_fuser=lambda: pytest.fail("called"))
+    result = fuse_folders(vi, folders / "ir", tmp_path / "out", load_fuser=lambda: fuser)
     assert (result.fused, result.skipped, result.work) == (0, 22, None)
 
 
@@ -153,7 +211,7 @@ def test_options_that_mean_nothing_in_python(tmp_path, folders, options, message
 @pytest.mark.parametrize("form", ["jpg", "tiff", "webp"])
 def test_formats(tmp_path, fuse, form, expected):
     assert fuse("--out", tmp_path, "--format", form)[0] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{i}.{form}" for i in names()]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [f"{i}.{form}" for i in names()]
     image = Image.open(tmp_path / f"05.{form}")
     difference = np.abs(np.asarray(image) - expected["05"])
     assert difference.mean() < 6 if form == "jpg" else difference.max() < 1.01
@@ -172,7 +230,7 @@ def test_infrared_range(tmp_path, fuse, folders, capsys):
     for i in names()[:4]:
         image = np.asarray(Image.open(folders / "ir" / f"{i}.png")).astype(np.uint16)
         Image.fromarray(27000 + 4 * image).save(deep / f"{i}.tif")
-    argv = ["fuse", "--visible", str(folders / "vi"), "--infrared", str(deep), *STUDENT, "--out"]
+    argv = ["fuse", "--visible", str(folders / "vi"), "--infrared", str(deep), "--out"]
     assert main([*argv, str(tmp_path / "range"), "--infrared-range", "27000,28020"]) == 1
     assert capsys.readouterr().out.startswith("fused 4 of 24; failed: 04, 05,")
     assert fuse("--out", tmp_path / "eight")[0] == 0
@@ -231,7 +289,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, fuse, monkeypatch):
     status, out, err = fuse("--out", tmp_path / "o")
     assert (status, out) == (2, "") and err.count("\n") == 1
     assert "cannot be written (No space left on device)" in err and "the same command resumes from there" in err
-    done = len(list((tmp_path / "o").iterdir()))
+    done = len(list((tmp_path / "o").glob("*.png")))
     assert 8 < done < 18
     monkeypatch.undo()
     assert fuse("--out", tmp_path / "o")[1].startswith(f"fused {24 - done} of 24 into")
@@ -239,13 +297,13 @@ def test_a_full_disk_ends_in_one_line(tmp_path, fuse, monkeypatch):
 
 def test_a_real_limit_of_the_file_size_ends_in_one_line(tmp_path, sources):
     """The kernel itself refuses to write past 1024 bytes of a file."""
-    command = [sys.executable, "-m", "langfuse_jax", "fuse", *sources, *STUDENT, "--out", str(tmp_path / "o")]
+    command = [sys.executable, "-m", "langfuse_jax", "fuse", *sources, "--out", str(tmp_path / "o")]
     limited = ["bash", "-c", 'ulimit -f 1 && exec "$@"', "limited", *command]
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and "cannot be written (File too large)" in done.stderr
     assert not any(path.stat().st_size > 1024 for path in (tmp_path / "o").iterdir())
-    assert not list((tmp_path / "o").glob(".*"))
+    assert not list((tmp_path / "o").glob("*.tmp"))
 
 
 def test_two_processes_share_the_folder(tmp_path, fuse, expected, monkeypatch):
@@ -268,7 +326,7 @@ def test_two_real_processes_share_the_folder(tmp_path, sources, expected):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    argv = ["fuse", *sources, *STUDENT, "--out", str(tmp_path)]
+    argv = ["fuse", *sources, "--out", str(tmp_path)]
     started = [
         subprocess.Popen([sys.executable, "-c", program, address, str(i), *argv], stdout=subprocess.PIPE, text=True)
         for i in range(2)
@@ -349,6 +407,6 @@ def test_killed_at_any_moment(tmp_path, folders, sources):
     assert partial >= 10
     (out / "00.png").unlink(missing_ok=True)
     assert run() == 0 and assert_whole(out, expected) == names()
-    assert sorted(path.name for path in out.iterdir()) == [f"{i}.png" for i in names()]
+    assert sorted(path.name for path in out.iterdir()) == [".langfuse_jax.json", *(f"{i}.png" for i in names())]
     starter.stdin.close()
     assert starter.wait() == 0

@@ -108,7 +108,7 @@ def test_bfloat16_on_the_example_scene():
     """With the default weights, at least 45 dB from what float32 gives; parameters and result stay float32."""
     visible, infrared = night_scene(48, 64)
     pair = rgb_to_ycbcr(np.float32(visible) / 255)[0], np.float32(infrared) / 255
-    fuser = Fuser(Fuser.load().params)
+    fuser = Fuser(Fuser.load(model="ldfusion").params)
     full = fuser(*pair)
     fuser.net = FusionNet(dtype=jnp.bfloat16)
     half = fuser(*pair)

@@ -88,15 +88,18 @@ def test_big_endian_and_mode_i(tmp_path):
         np.testing.assert_array_equal(images.read_infrared(tmp_path / name), expected)
     Image.fromarray(np.full((33, 47), 70000, np.int32)).save(tmp_path / "wide.tif")
     with pytest.raises(UserError, match=r"wide\.tif: holds integers beyond 16 bits"):
-        images.read_infrared(tmp_path / "wide.tif")
+        images.read_visible(tmp_path / "wide.tif")
+    assert (images.read_infrared(tmp_path / "wide.tif") == 0).all()  # infrared may hold any numbers
 
 
-def test_float_tiff_must_be_in_range(tmp_path, gray):
+def test_float_tiffs_are_in_range_or_temperatures(tmp_path, gray):
     Image.fromarray(np.float32(gray) / 255).save(tmp_path / "f.tif")
     np.testing.assert_allclose(images.read_infrared(tmp_path / "f.tif"), gray / 255, atol=1e-7)
     Image.fromarray(np.float32(gray) + 290).save(tmp_path / "kelvin.tif")
     with pytest.raises(UserError, match=r"kelvin\.tif: floats run from 290.* scale them"):
-        images.read_infrared(tmp_path / "kelvin.tif")
+        images.read_visible(tmp_path / "kelvin.tif")
+    shown = images.thermal_to_unit(np.float32(gray) + 290)
+    np.testing.assert_allclose(images.read_infrared(tmp_path / "kelvin.tif"), shown, atol=1e-6)
     kelvin = images.read_infrared(tmp_path / "kelvin.tif", (300, 400))
     np.testing.assert_allclose(kelvin, np.clip((gray - 10.0) / 100, 0, 1), atol=1e-6)
 

@@ -1,6 +1,7 @@
 """Metrics against numbers worked by hand, an independent implementation, and the published scripts' own values."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -313,9 +314,10 @@ def test_integers_that_are_no_gray_levels_are_refused(role, dtype, value):
     images = {name: np.zeros((2, 5, 6), dtype) for name in ("fused", "visible", "infrared")}
     images[role][1, 2, 3] = value
     low, high = min(0, value), max(0, value)
-    with pytest.raises(BadPixels, match=rf"^{role}: has integers from {low} to {high}; scale them to gray levels"):
+    line = re.escape(f"{role}: runs from {low:.6g} to {high:.6g}; scale it to gray levels 0-255")
+    with pytest.raises(BadPixels, match=line):
         evaluate(**images, metrics=("EN",))
-    with pytest.raises(BadPixels, match=f"^{role}: has integers"):
+    with pytest.raises(BadPixels, match=line):
         evaluate(**{name: image[1] for name, image in images.items()}, metrics=("EN",))
 
 

@@ -23,7 +23,7 @@ def test_pairs_by_stem_of_any_extension(tmp_path):
         ["a.v1.TIFF", "b.webp", "c.bmp", "Thumbs.db"],
     )
     (vi / "c.png").mkdir()
-    pairs, alone = match_pairs(vi, str(ir))
+    pairs, alone, _ = match_pairs(vi, str(ir))
     assert pairs == [Pair("a.v1", vi / "a.v1.png", ir / "a.v1.TIFF"), Pair("b", vi / "b.JPG", ir / "b.webp")]
     assert alone == [ir / "c.bmp", vi / "lone.tif"]
 

@@ -91,8 +91,9 @@ def test_two_devices_equal_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one(tmp_path):
-    _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", "whole", 20, devices=8))
+@pytest.mark.parametrize(("network", "steps"), [("whole", 20), ("steered", 5)])
+def test_eight_devices_equal_one(tmp_path, network, steps):
+    _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", network, steps, devices=8))
     found = np.load(tmp_path / "steps.npz")
     for mode in ("jit", "pmap"):
         _assert_same(found, mode, found)

@@ -14,7 +14,7 @@ from langfuse_jax.metrics import evaluate
 from langfuse_jax.models.clip import init_params, towers
 from langfuse_jax.models.convolution import conv, conv_transpose
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.student import StudentNet
+from langfuse_jax.models.steered import SteeredNet
 from langfuse_jax.models.vgg import VGG19
 from langfuse_jax.training.augmentation.windows import augment_pairs, cut_patches, random_windows
 
@@ -45,7 +45,7 @@ def small_clip(dtype):
     return *pair, jax.eval_shape(lambda key: init_params(*pair, key), jax.random.key(0))
 
 
-@pytest.mark.parametrize("net", [FusionNet, StudentNet])
+@pytest.mark.parametrize("net", [FusionNet, SteeredNet])
 def test_networks(net):
     params = jax.eval_shape(net().init, jax.random.key(0), IMAGE, IMAGE)
     assert_precise(products(net().apply, params, IMAGE, IMAGE))

@@ -9,7 +9,7 @@ PACKAGE = Path(langfuse_jax.__file__).parent
 # A room may import from those before it.
 ROOMS = (
     *("_version", "errors", "runtime", "images", "examples", "metrics", "models", "classical", "losses", "weights"),
-    *("clip", "evaluation", "analysis", "data", "inference", "training", "compact_clip", "distillation"),
+    *("clip", "evaluation", "data", "inference", "analysis", "training", "compact_clip", "steering"),
     *("commands", "cli", "__init__", "__main__"),
 )
 

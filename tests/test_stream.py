@@ -49,7 +49,7 @@ def fuse(fuser, jobs, read, canvases, failed=no_failure, threads=2, **options):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_equals_one_by_one(batch_size):
     rng = np.random.default_rng(3)
-    fuser = Fuser.load(model="student")
+    fuser = Fuser.load()
     pairs = [random_pair(rng, 33, 41) for _ in range(5)]
     fused, work = fuse(fuser, range(5), pairs.__getitem__, {(40, 40): 5}, batch_size=batch_size)
     assert work.images == {(40, 40): 5} and work.pixels == sum(pair[0].size for pair in pairs)

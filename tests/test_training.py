@@ -143,11 +143,11 @@ def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
 def test_a_short_run_from_weights_that_fuse_keeps_the_picture(root, tmp_path):
     """Steps towards "bright" draw no grid, take no contrast away, and brighten: what notebooks/03 shows."""
     values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint.every": 40}
-    values |= {"init_from": ASSETS / "fusion", "prompts.goal": "('a clear and bright image',)"}
+    values |= {"init_from": ASSETS / "ldfusion", "prompts.goal": "('a clear and bright image',)"}
     train_fusion(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")
     visible, infrared = (np.asarray(Image.fromarray(x).convert("L")) / 255 for x in night_scene(240, 320, seed=100))
     sources = [jnp.asarray(x[None, ..., None], jnp.float32) for x in (visible, infrared)]
-    before, after = (fuser(visible, infrared) for fuser in (Fuser.load(), Fuser.load(tmp_path / "w")))
+    before, after = (fuser(visible, infrared) for fuser in (Fuser.load(model="ldfusion"), Fuser.load(tmp_path / "w")))
     grids = [float(grid_loss(jnp.asarray(fused[None, ..., None]), *sources)) for fused in (before, after)]
     assert grids[1] < grids[0] + 0.5 / 255
     assert after.mean() > 1.1 * before.mean() and after.std() > 0.7 * before.std()
@@ -303,15 +303,8 @@ def test_bad_configs_end_in_one_line(root, tmp_path, capsys, override, message):
 @pytest.mark.parametrize(
     ("command", "name", "told"),
     [
-        (
-            "train",
-            "student",
-            "is for `langfuse-jax distill`; give `langfuse-jax train` a config such as default",
-        ),
         ("train", "compact_clip", "is for `langfuse-jax train-clip`; give"),
-        ("distill", "smoke", "is for `langfuse-jax train`; give `langfuse-jax distill` a config such as student"),
         ("train-clip", "smoke", "is for `langfuse-jax train`; give `langfuse-jax train-clip` a config such as"),
-        ("train-clip", "student", "is for `langfuse-jax distill`; give"),
     ],
 )
 def test_a_config_of_another_command_ends_in_one_line(tmp_path, capsys, command, name, told):

@@ -13,6 +13,7 @@ from PIL import Image
 from langfuse_jax.analysis.explain import embed_gray, text_plane
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import ROLES, TextEmbeddings
+from langfuse_jax.inference.fuser import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,6 +108,30 @@ def plot_loss_map(
     covered.set_ylim(plain.get_ylim())
     covered.set_title(f"loss of {side}-pixel patches (0 obeys the words, 1 indifferent)", fontsize=10)
     figure.colorbar(shown, ax=covered, shrink=0.8)
+    return _picture(figure)
+
+
+def plot_explanation(explanation: Explanation) -> Image.Image:
+    """What `Fuser.explain` found: the picture, and beside it what each source gave to it, where.
+
+    Example::
+
+        plot_explanation(Fuser.load().explain(luma, infrared)).save("explained.png")
+    """
+    figure, panels = _figure(14, 7.2, 2, 3)
+    shown = (
+        ("fused", explanation.fused, "gray", 0, 1),
+        ("fine detail (2 pixels): from infrared", explanation.share[0], "coolwarm", 0, 1),
+        ("coarse detail (16 pixels): from infrared", explanation.share[3], "coolwarm", 0, 1),
+        ("shades: from infrared", explanation.base, "coolwarm", 0, 1),
+        ("lifted by infrared (1), replaced by visible (-1)", explanation.lift, "coolwarm", -1, 1),
+        ("fine detail: multiplied by", explanation.boost[0], "viridis", 0, 2),
+    )
+    for panel, (title, image, colors, low, high) in zip(panels, shown, strict=True):
+        drawn = panel.imshow(image, cmap=colors, vmin=low, vmax=high)
+        panel.set_title(title, fontsize=10)
+        panel.set_axis_off()
+        figure.colorbar(drawn, ax=panel, shrink=0.8)
     return _picture(figure)
 
 

@@ -10,7 +10,7 @@ from transformers import CLIPConfig, CLIPTokenizer
 
 from langfuse_jax.clip import vocabulary
 from langfuse_jax.clip.vocabulary import Vocabulary
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, reason
 from langfuse_jax.weights.files import read_tensors
 
 # In the order in which they are looked for. torch's pickle comes last: it needs torch.
@@ -147,7 +147,9 @@ def _open_clip_config(path: Path) -> tuple[CLIPConfig, list[float] | None, list[
         )
         return config, *_statistics(values.get("preprocess_cfg") or {}, "mean", "std")
     except (KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: describes no CLIP ({type(error).__name__}: {error}); download it again") from error
+        raise UserError(
+            f"{path}: describes no CLIP ({type(error).__name__}: {reason(error)}); download it again"
+        ) from error
 
 
 def _statistics(values: Mapping[str, Any], mean: str, std: str) -> tuple[list[float] | None, list[float] | None]:

@@ -1,4 +1,4 @@
-"""Prompts -> text embeddings: the three sentences that steer training, encoded once and kept in a file."""
+"""Prompts -> text embeddings: sentences that steer fusing and training, encoded once and kept in a file."""
 
 import json
 import warnings

@@ -83,7 +83,7 @@ def _from_torch(args: argparse.Namespace) -> int:
 def _to_torch(args: argparse.Namespace) -> int:
     from langfuse_jax.weights.border_rule import sidecar, sidecar_content
     from langfuse_jax.weights.files import write_tensors
-    from langfuse_jax.weights.fusion import load_fusion, refuse_student
+    from langfuse_jax.weights.fusion import load_fusion, require_ldfusion
     from langfuse_jax.weights.ldfusion import fusion_to_torch
 
     beside = sidecar(args.out_encoder)
@@ -92,7 +92,7 @@ def _to_torch(args: argparse.Namespace) -> int:
     written = {Path(path): f"--out-encoder {args.out_encoder}" for path in (args.out_encoder, beside)}
     _refuse_sources(_checkpoint(args.to_torch), written | {Path(args.out_decoder): f"--out-decoder {args.out_decoder}"})
     params, metadata = load_fusion(args.to_torch)
-    refuse_student(params, f"--to-torch {args.to_torch}")
+    require_ldfusion(params, f"--to-torch {args.to_torch}")
     encoder, decoder = fusion_to_torch(params)
     write_tensors({args.out_encoder: encoder, args.out_decoder: decoder}, {beside: sidecar_content(metadata)})
     print(f"{args.out_encoder}, {args.out_decoder}: state dicts of the published encoder and decoder")

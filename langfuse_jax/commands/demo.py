@@ -1,6 +1,6 @@
 """`langfuse-jax demo`: a page to upload a pair on, see it fused, compare, read the metrics and download the result.
 
-It has no field for a goal sentence or its strength: the network takes none. The words act in training alone.
+It fuses towards the default sentence: there is no field for another one.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="address to serve on (127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=int, help="port to serve on (the first free one from 7860)")
     parser.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
-    add_model(parser, "default: fusion")
+    add_model(parser)
     add_compilation_cache(parser)
 
 
@@ -94,7 +94,7 @@ def build_page(fuser: "Fuser", folder: Path) -> Any:
             for result, after, table in fuse_upload(fuser, visible, infrared, folder):
                 yield result, gr.DownloadButton(value=after, interactive=True), table
         except UserError as error:
-            raise gr.Error(_without_folders(error, visible, infrared), duration=30) from error
+            raise gr.Error(_without_folders(error, visible, infrared), duration=30, print_exception=False) from error
 
     example = _write_example(folder)
     with gr.Blocks(title="langfuse_jax", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
@@ -149,6 +149,8 @@ def fuse_upload(
         raise UserError(_NO_VISIBLE)
     if not infrared:
         raise UserError(_NO_INFRARED)
+    if os.path.samefile(visible, infrared):
+        raise UserError("the visible and the infrared image are one file; choose two")
     pair = Pair(Path(visible).stem, Path(visible), Path(infrared))
     for path in pair[1:]:
         height, width = header_size(path) or (0, 0)

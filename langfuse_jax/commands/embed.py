@@ -1,4 +1,4 @@
-"""`langfuse-jax embed`: the three sentences encoded into a text file for training."""
+"""`langfuse-jax embed`: sentences encoded into a text file for fusing and training."""
 
 import argparse
 

@@ -13,6 +13,7 @@ from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.evaluation.folders import evaluate_folders
 from langfuse_jax.evaluation.outputs import KINDS
 from langfuse_jax.evaluation.table import as_text
+from langfuse_jax.images.naming import parse_convention
 
 if TYPE_CHECKING:
     from langfuse_jax.clip.pretrained import Clip
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--visible", metavar="A", required=True, help="visible image, or a folder of them")
     parser.add_argument("--infrared", metavar="B", required=True, help="infrared image, or a folder of them")
+    parser.add_argument(
+        "--pair-by",
+        metavar="VIS,IR",
+        help="how the source files of a pair are named, as *_vi,*_ir (default: equal stems, else it is detected)",
+    )
     parser.add_argument(
         "--metrics", metavar="M,M", help="names such as EN,SD,VIF, or all (default: EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM)"
     )
@@ -84,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         load_language=partial(_load_language, args),
         outputs=outputs,
         strict=args.strict,
+        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
     )
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
     parser.add_argument("--out", metavar="FILE", required=True, help="the jax.export artefact, such as model.stablehlo")
     parser.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
-    add_model(parser, "default: fusion")
+    add_model(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,9 +25,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: is a folder; name a file, such as {out / 'model.stablehlo'}")
     fuser = Fuser.load(args.checkpoint, model=args.model)
     with atomic_write(out) as file:  # opened first: a place that cannot be written is found before the work
-        artefact = export_fusion(
-            fuser.params, fuser.metadata.get("pad_multiple", 1), fuser.metadata.get("worn_edge", 0)
-        )
+        artefact = export_fusion(fuser)
         file.write(artefact)
     print(f"wrote {out} ({len(artefact) / 2**20:.1f} MiB, for {', '.join(PLATFORMS)})")
     return 0

@@ -4,12 +4,12 @@ import argparse
 import shlex
 
 
-def add_model(parser: argparse.ArgumentParser, default: str) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
     """--model."""
     parser.add_argument(
         "--model",
-        choices=("fusion", "student"),
-        help=f"which weights of the package: the best or the fast ones ({default})",
+        metavar="M",
+        help="which weights of the package: steered, which follows words (default), or ldfusion, the published network",
     )
 
 

@@ -1,37 +1,85 @@
 """`langfuse-jax fuse`: a pair of files, two folders of them, two videos, or the example in; images or a video out."""
 
 import argparse
+import hashlib
 import math
 import os
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from langfuse_jax.commands.flags import add_compilation_cache, add_model
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, one_line, print_warning
 from langfuse_jax.images.encoding import FORMATS, check_format, check_output
 from langfuse_jax.images.files import LUMA, MAX_SIDE, write_png
-from langfuse_jax.images.pairs import Pair, read_pair
+from langfuse_jax.images.naming import SAME, parse_convention
+from langfuse_jax.images.pairs import Pair, Reading, read_pair
+from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.images.sheet import side_by_side
+from langfuse_jax.inference.encoder import CODECS, CRF, Encoding
 from langfuse_jax.inference.folders import FusedFolders, check_counts, fuse_folders, output_folder, write_fused
 from langfuse_jax.runtime.atomic import check_writable
+from langfuse_jax.weights.fingerprint import fingerprint_of
+from langfuse_jax.weights.packaged import packaged_folder
 
 if TYPE_CHECKING:
     from langfuse_jax.inference.fuser import Fuser
 
+# Where each flag acts that does not act everywhere.
+_EXAMPLE, _PAIR, _FOLDER, _VIDEO = "--example", "a single pair", "folders of images", "--video"
+_ACTS_ON = {
+    "visible": (_PAIR, _FOLDER, _VIDEO),
+    "infrared": (_PAIR, _FOLDER, _VIDEO),
+    "sheet": (_PAIR, _FOLDER),
+    "format": (_PAIR, _FOLDER),
+    "bits": (_PAIR, _FOLDER),
+    "infrared-range": (_PAIR, _FOLDER, _VIDEO),
+    "invert-infrared": (_PAIR, _FOLDER, _VIDEO),
+    "resize": (_PAIR, _FOLDER, _VIDEO),
+    "allow-large": (_PAIR, _FOLDER, _VIDEO),
+    "tile": (_PAIR, _FOLDER),
+    "pair-by": (_FOLDER, _VIDEO),
+    "overwrite": (_FOLDER,),
+    "verbose": (_FOLDER,),
+    "canvases": (_FOLDER,),
+    "distributed": (_FOLDER,),
+    "batch-size": (_FOLDER, _VIDEO),
+    "fps": (_VIDEO,),
+    "shortest": (_VIDEO,),
+    "codec": (_VIDEO,),
+    "crf": (_VIDEO,),
+}
+_AUTO_FOLDER = "auto-folder"
+_MOST = 3e38  # of a raw value: what float32 holds
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the sub-command."""
-    parser.add_argument("--visible", metavar="A", help="visible image, or a folder of them; or a video")
+    parser.add_argument(
+        "--visible",
+        metavar="A",
+        help="visible image, or a folder of them; or a video (not needed for files of cameras that keep a photo)",
+    )
     parser.add_argument("--infrared", metavar="B", help="infrared image, or a folder with the same file stems")
     parser.add_argument(
         "--out", metavar="C", required=True, help="fused image or video, or the folder for fused images"
     )
     parser.add_argument("--example", action="store_true", help="fuse a night scene that the package draws itself")
     parser.add_argument("--checkpoint", metavar="DIR", help="trained model (default: the weights in the package)")
-    add_model(parser, "default: fusion; student with --video")
+    add_model(parser)
+    parser.add_argument(
+        "--goal",
+        metavar="TEXT",
+        action="append",
+        help='what the picture is to be, such as "a bright image", or a file of `langfuse-jax embed`; repeated, goals '
+        "are blended (default: the sentence that the weights were trained with)",
+    )
+    parser.add_argument("--strength", metavar="S", type=float, default=1.0, help="of the goal: 0 none, 1 all of it (1)")
+    parser.add_argument("--weights", metavar="W", type=float, nargs="+", help="of several goals (default: alike)")
+    parser.add_argument("--clip", metavar="C", help="that encodes the goals (default: the one that the weights name)")
     parser.add_argument("--sheet", action="store_true", help="also write infrared | visible | fused side by side")
     parser.add_argument("--gray", action="store_true", help="write the fused luminance alone, without chroma")
     parser.add_argument(
@@ -42,37 +90,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--infrared-range",
         metavar="LOW,HIGH",
         help="raw values of the infrared files that become black and white (default: for 16 bits the 0.5 and 99.5 "
-        "percentiles of each image, for 8 bits 0,255)",
+        "percentiles of each image, for 8 bits 0,255), or auto-folder for the same ones in all files of a folder",
+    )
+    parser.add_argument(
+        "--invert-infrared", action="store_true", help="the infrared images are negatives: hot is black in them"
+    )
+    parser.add_argument(
+        "--resize",
+        choices=("visible", "infrared"),
+        help="bring the other image of a pair to the size of this one, where both show the same",
+    )
+    parser.add_argument(
+        "--pair-by",
+        metavar="VIS,IR",
+        help="how the files of a pair are named, as *_vi,*_ir (default: equal stems, else it is detected)",
     )
     parser.add_argument("--allow-large", action="store_true", help="fuse images of more than 8192 pixels a side too")
     parser.add_argument(
         "--overwrite", action="store_true", help="fuse again the pairs of a folder that are there already"
     )
     parser.add_argument("--verbose", action="store_true", help="say which canvases and programs a folder took")
-    parser.add_argument("--canvases", type=int, metavar="N", default=4, help="sizes a folder is padded to, at most (4)")
+    parser.add_argument("--canvases", type=int, metavar="N", help="sizes a folder is padded to, at most (4)")
     parser.add_argument(
         "--batch-size", type=int, metavar="N", help="images at a time (default: 1 on a CPU, else up to 16)"
+    )
+    parser.add_argument(
+        "--tile", type=int, metavar="N", help="fuse large images in tiles of N pixels a side, such as 1024: same result"
     )
     add_compilation_cache(parser)
     parser.add_argument(
         "--distributed", action="store_true", help="join the JAX processes of a cluster; each takes a share"
     )
     parser.add_argument("--video", action="store_true", help="A and B are videos, or folders of frames; C is a video")
-    parser.add_argument("--fps", metavar="R", help="frames per second where A and B are folders (25)")
+    parser.add_argument("--fps", metavar="R", help="frames per second where A and B have no rate (25)")
+    parser.add_argument("--shortest", action="store_true", help="with --video: end with the source that ends first")
+    parser.add_argument("--codec", choices=[*CODECS], help="with --video: h264 (default), hevc or, lossless, ffv1")
+    parser.add_argument(
+        "--crf", type=int, metavar="N", help=f"with --video: quality of h264 and hevc, lower is better ({CRF})"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-command: 0 when all is fused, 1 when some pairs of a folder are not; else raises UserError."""
     _check_values(args)
     if args.example:
-        if args.visible or args.infrared:
-            raise UserError("--example: draws its own images; leave out --visible and --infrared")
+        _check_flags(args, _EXAMPLE)
         return _fuse_example(args)
     for flag, path in (("--visible", args.visible), ("--infrared", args.infrared)):
-        if not path:
+        if path is None and (flag == "--infrared" or args.video):
             raise UserError(f"{flag}: is missing; give --visible and --infrared, or --example alone")
-        if not os.path.exists(path):
+        if path is not None and not os.path.exists(path):
             raise UserError(f"{flag} {path}: no such file or folder; check the path")
+    _check_flags(args, _VIDEO if args.video else _FOLDER if os.path.isdir(args.infrared) else _PAIR)
+    if args.visible is None:
+        for flag, given in (("--resize", args.resize), ("--pair-by", args.pair_by)):
+            if given:
+                raise UserError(f"{flag} {given}: does nothing with the photos that cameras keep; leave it out")
+        return _fuse_folders(args) if os.path.isdir(args.infrared) else _fuse_files(args)
+    both_roles = os.path.isdir(args.visible)  # whose names may tell the two apart
+    if os.path.samefile(args.visible, args.infrared) and not both_roles:
+        raise UserError(f"{args.visible}: is given as both --visible and --infrared; they must differ")
     if args.video:
         return _fuse_videos(args)
     if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
@@ -85,19 +162,39 @@ def run(args: argparse.Namespace) -> int:
     return _fuse_folders(args)
 
 
+def _check_flags(args: argparse.Namespace, job: str) -> None:
+    """Raises UserError for a flag that does nothing in `job`."""
+    for flag, jobs in _ACTS_ON.items():
+        value = getattr(args, flag.replace("-", "_"))
+        if job not in jobs and not (value is None or value is False or (flag == "bits" and value == 8)):
+            raise UserError(f"--{flag}: is for {' or '.join(jobs)}; leave it out with {job}")
+    if args.infrared_range == "folder" and job != _FOLDER:
+        raise UserError(f"--infrared-range {_AUTO_FOLDER}: is for folders of images; leave it out with {job}")
+    if args.tile is not None and (args.canvases, args.batch_size) != (None, None):
+        raise UserError("--canvases and --batch-size: do nothing with --tile; leave them out")
+
+
 def _check_values(args: argparse.Namespace) -> None:
     """Replaces the texts of flags by what they mean, and refuses those that mean nothing."""
     check_counts(canvases=args.canvases, batch_size=args.batch_size)
-    if args.infrared_range is not None:
+    if args.infrared_range == _AUTO_FOLDER:
+        args.infrared_range = "folder"
+    elif args.infrared_range is not None:
         try:
             low, high = map(float, args.infrared_range.split(","))
         except ValueError:
             low = high = math.nan
-        if not -math.inf < low < high < math.inf:
+        if not -_MOST < low < high < _MOST:
             raise UserError(f"--infrared-range {args.infrared_range}: give two numbers LOW,HIGH, the low one first")
         args.infrared_range = low, high
     if args.format is not None:
         args.format = args.format.lower().lstrip(".")
+    if not args.goal:
+        for flag, given in (("--strength", args.strength != 1), ("--weights", args.weights), ("--clip", args.clip)):
+            if given:
+                raise UserError(f"{flag}: is of a --goal; give one, or leave it out")
+    elif args.clip and all(map(_is_text_file, args.goal)):
+        raise UserError("--clip: encodes sentences, and every --goal is a file that is encoded already; leave it out")
     check_format("png" if args.format is None else args.format, args.bits)
     args.max_side = None if args.allow_large else MAX_SIDE
     if args.allow_large:
@@ -110,7 +207,32 @@ def _load_fuser(args: argparse.Namespace) -> "Fuser":
     from langfuse_jax.runtime.compilation import keep_programs
 
     keep_programs(args.compilation_cache)
-    return Fuser.load(args.checkpoint, model=args.model)
+    fuser = Fuser.load(args.checkpoint, model=args.model)
+    if not args.goal:
+        return fuser
+    from langfuse_jax.clip.pretrained import Clip
+    from langfuse_jax.clip.words import TextEmbeddings
+
+    clip = Clip.load(args.clip) if args.clip else None
+    goals = [TextEmbeddings.load(goal) if _is_text_file(goal) else goal for goal in args.goal]
+    return fuser.towards(*goals, strength=args.strength, weights=args.weights, clip=clip, report=print_warning)
+
+
+def _is_text_file(goal: str) -> bool:
+    """Whether a --goal names a file of `langfuse-jax embed`, and is no sentence."""
+    return goal.endswith(".npz")
+
+
+def _made_by(args: argparse.Namespace) -> dict[str, Any]:
+    """What tells this command's fuser from others, without JAX: its weights, and the words that it follows."""
+    made_by: dict[str, Any] = {"weights": fingerprint_of(args.checkpoint or packaged_folder(args.model))}
+    if args.goal:
+        made_by["goal"] = [
+            f"{goal} {hashlib.sha256(Path(goal).read_bytes()).hexdigest()[:12]}" if _is_text_file(goal) else goal
+            for goal in args.goal
+        ]
+        made_by |= {"strength": args.strength, "goal_weights": args.weights, "clip": args.clip}
+    return made_by
 
 
 def _fuse_folders(args: argparse.Namespace) -> int:
@@ -119,16 +241,21 @@ def _fuse_folders(args: argparse.Namespace) -> int:
         args.infrared,
         args.out,
         load_fuser=partial(_load_fuser, args),
+        made_by=_made_by(args),
         format=args.format or "png",
         bits=args.bits,
         gray=args.gray,
         sheet=args.sheet,
         infrared_range=args.infrared_range,
         max_side=args.max_side,
+        invert_infrared=args.invert_infrared,
+        resize=args.resize,
         overwrite=args.overwrite,
-        canvases=args.canvases,
+        canvases=4 if args.canvases is None else args.canvases,
         batch_size=args.batch_size,
+        tile=args.tile,
         distributed=args.distributed,
+        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
     )
     if args.verbose:
         _print_work(result)
@@ -139,7 +266,9 @@ def _fuse_folders(args: argparse.Namespace) -> int:
     if result.skipped:
         line += f"; {result.skipped} were there already (--overwrite redoes them)"
     line += f"; failed: {', '.join(result.failed)}" if result.failed else ""
-    print(line)
+    if result.convention != SAME:
+        line += f"; paired by {result.convention}"
+    print(one_line(line))
     return 1 if result.failed else 0
 
 
@@ -159,13 +288,7 @@ def _print_work(result: FusedFolders) -> None:
 def _fuse_videos(args: argparse.Namespace) -> int:
     from langfuse_jax.inference.video import fuse_video
 
-    flags = {"--sheet": args.sheet, "--format": args.format, "--bits 16": args.bits == 16}
-    for flag, given in {**flags, "--distributed": args.distributed}.items():
-        if given:
-            raise UserError(f"{flag}: is for images; leave it out with --video")
-    if args.checkpoint is None and args.model is None:
-        args.model = "student"  # which keeps up with a camera
-    frames = fuse_video(
+    result = fuse_video(
         args.visible,
         args.infrared,
         args.out,
@@ -174,10 +297,17 @@ def _fuse_videos(args: argparse.Namespace) -> int:
         gray=args.gray,
         infrared_range=args.infrared_range,
         max_side=args.max_side,
+        invert_infrared=args.invert_infrared,
+        resize=args.resize,
+        shortest=args.shortest,
+        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
+        encoding=Encoding(args.codec or "h264", args.crf),
         batch_size=args.batch_size,
     )
-    print(f"fused {frames} frames into {Path(args.out)}")
-    return 0
+    for path in result.unpaired:
+        print(f"langfuse-jax: {one_line(path)}: unpaired, no frame of that name in the other folder", file=sys.stderr)
+    print(f"fused {result.frames} frames into {one_line(Path(args.out))}")
+    return 1 if result.unpaired else 0
 
 
 def _fuse_example(args: argparse.Namespace) -> int:
@@ -195,25 +325,37 @@ def _fuse_example(args: argparse.Namespace) -> int:
     images["sheet"] = side_by_side(list(images.values()))
     for name, image in images.items():
         write_png(out / f"{name}.png", image)
-    print(f"wrote {out / 'sheet.png'} (infrared | visible | fused), and each of the three beside it")
+    print(one_line(f"wrote {out / 'sheet.png'} (infrared | visible | fused), and each of the three beside it"))
     return 0
 
 
 def _fuse_files(args: argparse.Namespace) -> int:
-    pair = Pair(Path(args.visible).stem, Path(args.visible), Path(args.infrared))
+    visible = Path(args.visible or args.infrared)
+    pair = Pair(visible.stem, visible, Path(args.infrared))
     out = Path(args.out)
     if out.is_dir() or not out.suffix or args.out.endswith(os.sep):
         out = output_folder(args.out) / f"{pair.stem}.{args.format or 'png'}"
     elif args.format and FORMATS.get(out.suffix[1:].lower()) != FORMATS[args.format]:
         raise UserError(f"--format {args.format}: and the ending of --out {out} differ; leave --format out")
     check_output(out, args.bits, "--out")
-    for source in pair[1:]:
-        if out.exists() and out.samefile(source):
-            raise UserError(f"--out {out}: is the source image {source}; choose another name")
-    check_writable(out.parent)
-    luma, chroma, infrared = read_pair(pair, args.infrared_range, args.max_side)
-    fused = _load_fuser(args)(luma, infrared)
     sheet = out.with_name(f"{out.stem}_sheet.png") if args.sheet else None
+    for written in (out, *([sheet] if sheet else [])):
+        for source in pair[1:]:
+            if written.exists() and written.samefile(source):
+                raise UserError(f"--out {written}: is the source image {source}; choose another name")
+    check_writable(out.parent)
+    from langfuse_jax.inference.memory import check_memory, device_errors
+
+    remarks = Remarks(print_warning)
+    reading = Reading(
+        args.infrared_range, args.max_side, invert=args.invert_infrared, resize=args.resize, remarks=remarks
+    )
+    luma, chroma, infrared = read_pair(pair, reading)
+    remarks.finish(inverted=args.invert_infrared)
+    fuser = _load_fuser(args)
+    check_memory(fuser.net, luma.shape, tile=args.tile)
+    with device_errors():
+        fused = fuser(luma, infrared, tile=args.tile)
     write_fused(out, (luma, chroma, infrared), fused, sheet=sheet, gray=args.gray, bits=args.bits)
-    print(f"wrote {out}" + (f" and {sheet}" if sheet else ""))
+    print(one_line(f"wrote {out}" + (f" and {sheet}" if sheet else "")))
     return 0

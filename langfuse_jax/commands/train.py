@@ -23,16 +23,20 @@ def run(args: argparse.Namespace) -> int:
 
     from langfuse_jax.runtime.atomic import full_disk_reported
     from langfuse_jax.runtime.distributed import end_together, join_cluster
+    from langfuse_jax.steering.train import train_steered
     from langfuse_jax.training.checkpoints import silence_orbax
-    from langfuse_jax.training.configs import load_config
+    from langfuse_jax.training.configs import check_choice, load_config
     from langfuse_jax.training.fusion import train_fusion
 
     silence_orbax()
     config = load_config(args.config, args.overrides, command="train")
+    trainers = {"ldfusion": train_fusion, "steered": train_steered}
+    check_choice(config, "network", tuple(trainers))
+    train_network = trainers[config.network]
     join_cluster(args.coordinator, args.num_processes, args.process_id)
     command = command_line(args, "workdir")
     with end_together(args.workdir), full_disk_reported(args.workdir):
-        train_fusion(config, args.workdir, command=command, override=args.override, profile=args.profile)
+        train_network(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if not jax.process_index():
         print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
     return 0

@@ -79,7 +79,7 @@ def sample_captions(rng: np.random.Generator, drawn: Sequence[Sequence[str]] = (
     sentences = list(reference_sentences().values())
     for concept in CONCEPTS:
         claimed.append((concept,))
-        sentences.append(_single(concept, rng))
+        sentences.append(sentence_of(concept, rng))
     others = [[AXES[axis][rng.integers(2)] for axis in _some_axes(rng)] for _ in range(_TEXT_ONLY)]
     for concepts in (*drawn, *others):
         claimed.append(tuple(concepts))
@@ -94,7 +94,7 @@ def _some_axes(rng: np.random.Generator) -> list[str]:
     return list(rng.choice(list(AXES), rng.choice([2, 3], p=[0.7, 0.3]), replace=False))
 
 
-def _single(concept: str, rng: np.random.Generator) -> str:
+def sentence_of(concept: str, rng: np.random.Generator) -> str:
     """A sentence that claims one concept: a whole one, one composed of its words, or its opposite negated."""
     phrases = PHRASES[concept]
     if concept in OPPOSITE and rng.random() < _NEGATED:

@@ -38,7 +38,7 @@ class Scene(NamedTuple):
 
 def load_scenes(folder: str | Path) -> list[Scene]:
     """All pairs of a folder with visible/ and infrared/ inside, by stem. Raises UserError for what cannot be used."""
-    pairs, _ = match_pairs(Path(folder) / "visible", Path(folder) / "infrared")
+    pairs = match_pairs(Path(folder) / "visible", Path(folder) / "infrared").pairs
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(_scene, pairs))
 

@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +40,7 @@ from langfuse_jax.compact_clip.loss import clip_loss, init_heads
 from langfuse_jax.compact_clip.report import evaluate, evaluate_sentences
 from langfuse_jax.compact_clip.scenes import Scene, load_scenes
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
+from langfuse_jax.data.drawn import DrawnBatches
 from langfuse_jax.errors import UserError
 from langfuse_jax.models.clip import MEAN, STD, TextTower, VisionTower, init_params, towers
 from langfuse_jax.training import loop
@@ -116,7 +116,7 @@ def draw_params(key: Array, vision: VisionTower, text: TextTower) -> dict[str, A
     return init_params(vision, text, towers_key) | {"heads": heads}
 
 
-class ClipData:
+class ClipData(DrawnBatches):
     """Numbered batches of patches and sentences for `clip_loss`, made in a thread beside the device."""
 
     def __init__(
@@ -146,15 +146,6 @@ class ClipData:
             "claims": captions.claims,
             "strengths": patches.strengths,
         }
-
-    def batches(self, first: int) -> grain.DatasetIterator:
-        """grain's iterator from batch number `first` on."""
-        numbers = grain.MapDataset.range(2**31)[first:]
-        return iter(numbers.map(self.batch).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
-
-    def names(self, batch: int) -> list[str]:
-        """Scenes are drawn by the batch's number alone."""
-        return [f"of batch {batch}"]
 
 
 def save(folder: Path, params: PyTree, architecture: CLIPConfig, tokenizer: CLIPTokenizer) -> None:

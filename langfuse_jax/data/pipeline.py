@@ -1,7 +1,5 @@
 """Training batches from scenes: shuffled, cropped, batched and split between processes by grain."""
 
-from collections.abc import Sequence
-
 import grain
 import numpy as np
 from absl import flags
@@ -56,15 +54,6 @@ def _shrunk(crop: Float[np.ndarray, "n n"], size: int) -> Float[np.ndarray, "s s
     return np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
 
 
-def _crop(
-    images: Sequence[Float[np.ndarray, "h w"]], size: int, zoom: float, rng: np.random.Generator
-) -> dict[str, Float[np.ndarray, "s s 1"]]:
-    """`random_crop` of visible and infrared, and of what a teacher made of them, if it is there."""
-    visible, infrared, *taught = images
-    others = {"taught": taught[0]} if taught else {}
-    return random_crop(visible, infrared, size, rng, zoom=zoom, **others)
-
-
 class TrainingData:
     """An endless, seeded stream of batches, of which each process takes its share.
 
@@ -73,7 +62,7 @@ class TrainingData:
     (i + n)-th and so on, so the shares are disjoint and cover the epoch.
 
     Args:
-        scenes: to draw from; each visible, infrared and maybe a third image, by name "taught".
+        scenes: to draw from; each visible and infrared.
         crop: side of the windows.
         zoom: how many times as wide the widest windows are that are shrunk to it, see `random_crop`.
         batch_size: of all processes together.
@@ -112,7 +101,7 @@ class TrainingData:
         place = np.arange(index, batch_size, count, dtype=np.int32)
         self._batches = (
             order.map(scenes.__getitem__)
-            .random_map(lambda images, rng: _crop(images, crop, zoom, rng))[index::count]
+            .random_map(lambda images, rng: random_crop(images[0], images[1], crop, rng, zoom=zoom))[index::count]
             .batch(self._size, drop_remainder=True)
             .map(lambda batch: {**batch, "place": place})
         )
@@ -124,7 +113,7 @@ class TrainingData:
     def batches(self, first: int = 0) -> grain.DatasetIterator:
         """grain's iterator over the batches from number `first` on, to be closed where there are workers.
 
-        A batch is {"visible", "infrared"} (and "taught"), (b, crop, crop, 1) in [0, 1], with "place", (b,) int32: where
+        A batch is {"visible", "infrared"}, (b, crop, crop, 1) in [0, 1], with "place", (b,) int32: where
         each sample stands in the whole batch of all processes.
         """
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=4 * self._threads)

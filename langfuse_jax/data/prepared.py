@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, reason
 from langfuse_jax.images.canvas import Size
 from langfuse_jax.images.files import header_size, read_infrared, read_visible
 from langfuse_jax.images.pairs import check_sizes
@@ -49,7 +49,7 @@ def prepared_records(folder: Path, part: str) -> list[Record]:
         stems = names[part]
         length = len(_source(place, part))
     except Exception as error:  # files that are missing, cut or another builder's: many readers, many errors
-        raise UserError(f"{place}: is not a whole dataset of pairs ({_reason(error)}); {again}") from error
+        raise UserError(f"{place}: is not a whole dataset of pairs ({reason(error)}); {again}") from error
     if not stems or len(stems) != length:
         raise UserError(f"{place}: has {length} records and {len(stems)} names in its part {part}; {again}")
     return [Record(stem, place, part, index) for index, stem in enumerate(stems)]
@@ -65,7 +65,7 @@ def read_record(record: Record) -> tuple[Float32[np.ndarray, "h w"], Float32[np.
         fields = _source(record.folder, record.part)[record.index]
         visible, infrared = (_NamedBytes(fields[role], f"{name}: {role}") for role in ("visible", "infrared"))
     except Exception as error:  # checksums and protocol buffers fail in many ways
-        raise UserError(f"{name}: is damaged ({_reason(error)}); prepare {record.folder} again") from error
+        raise UserError(f"{name}: is damaged ({reason(error)}); prepare {record.folder} again") from error
     luma, thermal = read_visible(visible)[0], read_infrared(infrared)
     check_sizes({Path(str(visible)): luma.shape, Path(str(infrared)): thermal.shape})
     return luma, thermal
@@ -105,7 +105,3 @@ def _open_source(folder: Path, part: str) -> Any:
 
     undecoded = {role: tfds.decode.SkipDecoding() for role in ("visible", "infrared")}
     return tfds.builder_from_directory(folder).as_data_source(split=part, decoders=undecoded)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from langfuse_jax.data.layouts import part_pairs
 from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record, record_size
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, one_line
 from langfuse_jax.images.canvas import Size
 from langfuse_jax.images.files import header_size
 from langfuse_jax.images.pairs import Pair, read_pair
@@ -179,4 +179,4 @@ class Scenes(Sequence):
                 ) from error
             self._unreadable[index] = str(error)
             count = f"{len(self._unreadable)} of at most {self._max_unreadable}"
-            tqdm.write(f"langfuse-jax: warning: {error}; skipped ({count})", file=sys.stderr)
+            tqdm.write(f"langfuse-jax: warning: {one_line(error)}; skipped ({count})", file=sys.stderr)

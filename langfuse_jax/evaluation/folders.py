@@ -12,10 +12,11 @@ from jaxtyping import Float64, Int32, UInt8
 from tqdm import tqdm
 
 from langfuse_jax._version import __version__
-from langfuse_jax.errors import BadPixels, UserError
+from langfuse_jax.errors import BadPixels, UserError, one_line
 from langfuse_jax.evaluation.outputs import check_outputs, write_outputs
 from langfuse_jax.evaluation.table import ScoreTable
 from langfuse_jax.images.canvas import Size
+from langfuse_jax.images.naming import Convention
 from langfuse_jax.images.pairs import FusedPair, match_fused, scan_sizes
 
 Levels = UInt8[np.ndarray, "b h w"]
@@ -63,6 +64,7 @@ def evaluate_folders(
     load_language: "Callable[[], Language | None] | None" = None,
     outputs: Mapping[str, str | os.PathLike] | None = None,
     strict: bool = False,
+    pair_by: Convention | None = None,
 ) -> Evaluation:
     """Scores the fused images of one or several methods, whose files match those of the sources by stem.
 
@@ -75,6 +77,7 @@ def evaluate_folders(
         load_language: gives the CLIP and the sentences of language scores; called once all else is known to be right.
         outputs: files to write, by their kinds "csv", "json", "markdown", "latex" and "plot".
         strict: raise UserError for the first scene to be left out.
+        pair_by: how the files of the sources are named; by default it is found out, see `images.pairs.match_pairs`.
 
     Raises:
         UserError: for paths, metrics or outputs that are wrong, and where no scene can be scored; BadPixels, one of its
@@ -85,15 +88,15 @@ def evaluate_folders(
         result = evaluate_folders({"mine": "FUSED", "other": "OTHER"}, "VIS", "IR", convention="corrected")
         print(as_text(result.table))
     """
-    scenes, problems = _scenes(fused, visible, infrared)
+    scenes, problems = _scenes(fused, visible, infrared, pair_by)
     files = {kind: Path(path) for kind, path in (outputs or {}).items()}
-    check_outputs(files, scenes)
+    check_outputs(files, scenes, [Path(path) for path in (*fused.values(), visible, infrared)])
     left_out: list[str] = []
 
     def leave_out(problem: str) -> None:
         if strict:
             raise UserError(f"{problem} (--strict)")
-        tqdm.write(f"langfuse-jax: {problem}", file=sys.stderr)
+        tqdm.write(f"langfuse-jax: {one_line(problem)}", file=sys.stderr)
         left_out.append(problem)
 
     def failed(scene: FusedPair, error: UserError) -> None:
@@ -126,7 +129,10 @@ def evaluate_folders(
 
 
 def _scenes(
-    fused: Mapping[str, str | os.PathLike], visible: str | os.PathLike, infrared: str | os.PathLike
+    fused: Mapping[str, str | os.PathLike],
+    visible: str | os.PathLike,
+    infrared: str | os.PathLike,
+    pair_by: Convention | None,
 ) -> tuple[list[FusedPair], list[str]]:
     """The scenes to score, and a line for each that is not in all folders."""
     given = {f"--fused {path}": path for path in fused.values()}
@@ -140,7 +146,9 @@ def _scenes(
         file = next(flag for flag, is_folder in kinds.items() if not is_folder)
         raise UserError(f"{file}: is a file and {folder} a folder; give files or folders throughout")
     if all(kinds.values()):
-        return match_fused(fused, visible, infrared)
+        return match_fused(fused, visible, infrared, pair_by)
+    if pair_by:
+        raise UserError("--pair-by: is for folders of images; leave it out with single images")
     if os.path.samefile(visible, infrared):
         raise UserError(f"{visible}: is given as both the visible and the infrared image; they must differ")
     stem = Path(visible).stem

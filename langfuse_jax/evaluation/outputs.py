@@ -8,25 +8,32 @@ from typing import Any
 from langfuse_jax.errors import UserError
 from langfuse_jax.evaluation.plot import FORMATS, draw, load_matplotlib
 from langfuse_jax.evaluation.table import ScoreTable, as_csv, as_json, as_latex, as_markdown
+from langfuse_jax.images.files import EXTENSIONS
 from langfuse_jax.images.pairs import FusedPair
 from langfuse_jax.runtime.atomic import atomic_write, check_writable
 
 KINDS = ("csv", "json", "markdown", "latex", "plot")
 
 
-def check_outputs(outputs: Mapping[str, Path], scenes: Iterable[FusedPair]) -> None:
-    """Raises UserError, by the flag, for files that cannot be written or are images of `scenes`, as far as can be seen.
+def check_outputs(outputs: Mapping[str, Path], scenes: Iterable[FusedPair], folders: Iterable[Path] = ()) -> None:
+    """Raises UserError, by the flag, for files that cannot be written, and for images that they would replace.
+
+    These are the images of `scenes`, those in `folders`, and, but for a plot, every file that is named as an image.
 
     Example::
 
         check_outputs({"csv": Path("scores.csv"), "plot": Path("scores.pdf")}, scenes)
     """
+    read = {os.path.realpath(folder) for folder in folders}
     taken = {os.path.realpath(path) for scene in scenes for path in (scene.visible, scene.infrared, *scene.fused)}
     for kind, path in outputs.items():
         if path.is_dir():
             raise UserError(f"--{kind} {path}: is a folder; give a file's name")
         if os.path.realpath(path) in taken:
             raise UserError(f"--{kind} {path}: is another file of this command; choose another name")
+        is_image = path.suffix.lower() in EXTENSIONS and os.path.isfile(path)
+        if is_image and (kind != "plot" or os.path.realpath(path.parent) in read):
+            raise UserError(f"--{kind} {path}: would replace an image; choose another name")
         taken.add(os.path.realpath(path))
         check_writable(path.parent, f"--{kind}")
     if plot := outputs.get("plot"):

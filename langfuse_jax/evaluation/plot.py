@@ -68,7 +68,12 @@ def draw(table: ScoreTable, title: str, kind: str) -> bytes:
     for panel in axes[count:]:
         panel.set_visible(False)
     handles = [axes[0].patches[i] for i in range(methods)]
-    figure.legend(handles, table.methods, loc="outside lower center", ncols=min(methods, 6), frameon=False, fontsize=9)
+    # Names are no formulas, whatever signs they have.
+    legend = figure.legend(
+        handles, table.methods, loc="outside lower center", ncols=min(methods, 6), frameon=False, fontsize=9
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     figure.suptitle(title, fontsize=10)
     file = io.BytesIO()
     figure.savefig(file, format=kind)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.canvas import Size, place, plan, smallest
 from langfuse_jax.images.files import read_infrared, read_visible, to_uint8
-from langfuse_jax.images.pairs import FusedPair, check_sizes
+from langfuse_jax.images.pairs import FusedPair, check_sizes, filled
 from langfuse_jax.images.ragged import ragged_batches
 from langfuse_jax.runtime.threads import default_threads
 
@@ -48,6 +48,7 @@ def read_gray_scene(scene: FusedPair) -> list[Levels]:
     paths = [scene.visible, scene.infrared, *scene.fused]
     images = [read_infrared(path) if path == scene.infrared else read_visible(path)[0] for path in paths]
     check_sizes({path: image.shape for path, image in zip(paths, images, strict=True)})
+    images[1] = filled(images[1], images[0])  # as it was fused
     return [to_uint8(image) for image in images]
 
 

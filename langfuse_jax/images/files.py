@@ -3,22 +3,37 @@
 import io
 import os
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import BinaryIO, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Shaped, UInt8
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
-from langfuse_jax.errors import BadPixels, UserError
+from langfuse_jax.errors import BadPixels, UserError, reason
+from langfuse_jax.images.cameras import Frame, thermal_frame, unread_bytes
+from langfuse_jax.images.flir import swapped_if_smoother
+from langfuse_jax.images.palettes import colourful, without_palette
+from langfuse_jax.images.remarks import Remarks
+from langfuse_jax.images.tiff import tiff_pixels, tiff_size
 from langfuse_jax.runtime.atomic import atomic_write
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".fff")
 MIN_SIDE = 32  # the fusion network's smallest height and width
 MAX_SIDE = 8192  # larger images need gigabytes for every layer: refused unless asked for
 PNG_LEVEL = 4  # of zlib: against its usual 6, files 8% larger in 40% of the time
-PERCENTILES = (0.5, 99.5)  # of a 16-bit infrared image: what is shown as 0 and as 1
+PERCENTILES = (0.5, 99.5)  # of raw infrared counts: what is shown as 0 and as 1
+_EDGE_ROWS = 4  # at either edge, that may be no part of the scene
+_BEYOND = 0.9  # share of the pixels beyond given limits from which that is remarked
+_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEIF = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # behind four bytes of length
 
 PathLike = str | os.PathLike | io.BytesIO  # of a file in memory, errors show str()
 Limits = tuple[int | float, int | float]  # raw values that become 0 and 1
@@ -87,62 +102,210 @@ def to_unit(pixels: Shaped[np.ndarray, "..."], name: PathLike) -> Float32[np.nda
 def thermal_to_unit(counts: Shaped[np.ndarray, "h w"], limits: Limits | None = None) -> Float32[np.ndarray, "h w"]:
     """Raw thermal counts as float32 in [0, 1]: `limits` (low, high) become 0 and 1, and what lies beyond is clipped.
 
-    Without `limits`, they are the 0.5 and 99.5 percentiles of the image (its extremes where those two are equal), since
-    a camera uses a small part of its 16 bits. An image of one value is 0 throughout.
+    Without `limits`, they are the 0.5 and 99.5 percentiles of the image, as `thermal_limits` takes them, since a camera
+    uses a small part of its 16 bits. An image of one value is 0 throughout. NaN stays NaN.
 
     >>> thermal_to_unit(np.array([[6900, 7250, 8000]], np.uint16), limits=(7000, 8000)).tolist()
     [[0.0, 0.25, 1.0]]
     """
     low, high = thermal_limits(counts) if limits is None else limits
     span = max(high - low, np.finfo(np.float32).tiny)
-    return np.clip((counts.astype(np.float32) - np.float32(low)) / np.float32(span), 0, 1)
+    # In float64, for counts of 32 bits differ by less than float32 tells apart.
+    return np.clip((counts.astype(np.float64) - low) / span, 0, 1).astype(np.float32)
 
 
 def thermal_limits(counts: Shaped[np.ndarray, "h w"]) -> Limits:
-    """What `thermal_to_unit` takes for 0 and 1 in an image.
+    """What `thermal_to_unit` takes for 0 and 1 in an image: PERCENTILES, or its extremes where those two are equal.
 
-    >>> thermal_limits(np.arange(1001, dtype=np.uint16)[None])
+    Up to four rows at the upper and the lower edge that have nothing in common with the scene, as telemetry and black
+    bars, have no say, and neither has NaN. (0, 1) where there is nothing.
+
+    >>> counts = np.tile(np.arange(1001, dtype=np.uint16), (20, 1))
+    >>> counts[-1] = 65535
+    >>> thermal_limits(counts)
     (5.0, 995.0)
     """
-    low, high = np.percentile(counts, PERCENTILES)
-    return (float(low), float(high)) if low < high else (float(counts.min()), float(counts.max()))
+    scene = counts[_scene_rows(counts)]
+    known = scene[np.isfinite(scene)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = np.percentile(known, PERCENTILES)
+    return (float(low), float(high)) if low < high else (float(known.min()), float(known.max()))
+
+
+def _scene_rows(counts: Shaped[np.ndarray, "h w"]) -> slice:
+    """All rows but those at the edges from which it is a leap to the next one: 20 times the usual step of two rows."""
+    if len(counts) <= 4 * _EDGE_ROWS:
+        return slice(None)
+    steps = np.array([_step(*counts[row : row + 2]) for row in range(len(counts) - 1)])
+    leaps = steps > 20 * np.median(steps) + 1
+    upper, lower = np.flatnonzero(leaps[:_EDGE_ROWS]), np.flatnonzero(leaps[::-1][:_EDGE_ROWS])
+    return slice(upper.max() + 1 if upper.size else 0, len(counts) - (lower.max() + 1 if lower.size else 0))
+
+
+def _step(one: Shaped[np.ndarray, " w"], next_one: Shaped[np.ndarray, " w"]) -> float:
+    differences = np.abs(one.astype(np.float64) - next_one)
+    known = differences[np.isfinite(differences)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def limits_of_frames(limits: Sequence[Limits]) -> Limits:
+    """Those that a whole video is shown by: of the first frame with at least half of the widest span of all.
+
+    A closed shutter, with which thermal cameras begin, has next to none.
+
+    >>> limits_of_frames([(7000, 7010), (6800, 7400), (6700, 7500)])
+    (6800, 7400)
+    """
+    spans = sorted(high - low for low, high in limits)
+    alone = len(spans) > 2 and spans[-1] > 4 * spans[-2] > 0  # of a frame that was damaged
+    widest = spans[-2] if alone else spans[-1]
+    return next(one for one in limits if widest / 2 <= one[1] - one[0] <= widest)
 
 
 def read_infrared(
-    path: PathLike, limits: Limits | None = None, max_side: int | None = MAX_SIDE
+    path: PathLike,
+    limits: Limits | None = None,
+    max_side: int | None = MAX_SIDE,
+    *,
+    found: bool = False,
+    min_side: int = MIN_SIDE,
+    remarks: Remarks | None = None,
 ) -> Float32[np.ndarray, "h w"]:
-    """An infrared image file as gray in [0, 1]; one stored in colour gives its luma.
+    """An infrared image file as gray in [0, 1], NaN where it has no infrared; one stored in colour gives its luma.
 
-    8 bits count as /255, 16 bits as `thermal_to_unit` has them, float TIFFs are in [0, 1]. With `limits`, every
-    file is mapped by these raw values instead, whatever its type. Raises as `read_visible`, and for colour of 16 bits.
+    8 bits count as /255, and floats that are all in [0, 1] as they are; other integers and floats, as counts, Celsius
+    or kelvin, as `thermal_to_unit` has them. Of radiometric JPEGs (FLIR, DJI) and FFF files the counts are taken, not
+    the picture. With `limits`, every file is mapped by these raw values instead, whatever its type; with limits that
+    were `found` in other files, those of counts alone. NaN, infinity and what a TIFF declares as no data are no
+    infrared. Known palettes of false colour (`images.palettes`) are undone, and so are 16 bits whose bytes are
+    exchanged. `remarks` hears of what is probably not meant. Raises as `read_visible`, and for colour beyond 8 bits.
 
     >>> Image.fromarray(np.linspace(7000, 8000, 1200).astype(np.uint16).reshape(30, 40).repeat(2, 0)).save("counts.png")
     >>> infrared = read_infrared("counts.png", limits=(7000, 8000))
     >>> infrared.shape, infrared.min().round(3).item(), infrared.max().round(3).item()
     ((60, 40), 0.0, 1.0)
     """
-    pixels, truncated = _decode(path, max_side)
-    if truncated:  # the scene is in the low bits
-        raise UserError(f"{path}: is infrared of 16 bits in colour; save it as gray of 16 bits")
-    if limits is None and pixels.dtype.itemsize != 2:
-        image = to_unit(pixels, path)
-        return image if image.ndim == 2 else rgb_to_ycbcr(image)[0]
-    if pixels.ndim == 3:
-        pixels = pixels @ LUMA
-    if not np.isfinite(pixels).all():
-        raise BadPixels(f"{path}: has values that are not finite; replace NaN and infinity first")
-    return thermal_to_unit(pixels, limits)
+    raw, levels = _raw_infrared(path, max_side, min_side, remarks)
+    counts = not levels and _is_counts(raw)
+    if not counts and (limits is None or found):
+        image = raw.astype(np.float32) / (255 if levels else 1)
+    else:
+        image = thermal_to_unit(raw, limits)
+    if remarks is not None and not isinstance(path, io.BytesIO):
+        if limits is not None and not found and (beyond := float(((image <= 0) | (image >= 1)).mean())) > _BEYOND:
+            low, high = np.nanmin(raw), np.nanmax(raw)
+            remarks(
+                "limits",
+                f"{path}: {100 * beyond:.0f}% of its pixels lie outside the limits {limits[0]:g} and {limits[1]:g}; "
+                f"its values run from {low:g} to {high:g}",
+            )
+        remarks.saw_infrared(Path(path), image, counts=counts)
+    return image
 
 
-def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE) -> Limits | None:
-    """The limits that `read_infrared` takes for a file of 16 bits; None for others.
+def infrared_limits(path: PathLike, max_side: int | None = MAX_SIDE, *, min_side: int = MIN_SIDE) -> Limits | None:
+    """The limits that `read_infrared` takes for a file of counts; None for others.
 
     >>> Image.new("L", (40, 32)).save("gray.png")
     >>> infrared_limits("gray.png") is None
     True
     """
-    pixels = _decode(path, max_side)[0]
-    return thermal_limits(pixels) if pixels.dtype.itemsize == 2 else None
+    raw, levels = _raw_infrared(path, max_side, min_side)
+    return thermal_limits(raw) if not levels and _is_counts(raw) else None
+
+
+def _raw_infrared(
+    path: PathLike, max_side: int | None, min_side: int = MIN_SIDE, remarks: Remarks | None = None
+) -> tuple[Shaped[np.ndarray, "h w"], bool]:
+    """What a file holds, uint8 or float64 with NaN for no infrared, and whether it is gray levels of 8 bits."""
+    if (frame := camera_frame(path)) is not None:
+        height, width = frame.counts.shape
+        check_sides(path, width, height, max_side, min_side)
+        return frame.counts.astype(np.float64), False
+    decoded = _decode(path, max_side, min_side)
+    if remarks is not None and not isinstance(path, io.BytesIO) and (unread := unread_bytes(Path(path).read_bytes())):
+        remarks(
+            "unread", f"{path}: has {unread} bytes of thermal data in an unknown layout; its picture is taken instead"
+        )
+    pixels = decoded.pixels
+    if decoded.truncated or (pixels.ndim == 3 and pixels.dtype != np.uint8):  # the scene is in the low bits
+        raise UserError(f"{path}: is infrared of 16 bits in colour; save it as gray of 16 bits")
+    if pixels.ndim == 3:
+        return without_colour(path, pixels, remarks)[0], True
+    return known_values(path, pixels, decoded.nodata, remarks), pixels.dtype == np.uint8
+
+
+def known_values(
+    path: PathLike, pixels: Shaped[np.ndarray, "h w"], nodata: float | None, remarks: Remarks | None
+) -> Shaped[np.ndarray, "h w"]:
+    """Gray infrared as it was decoded: uint8 as it is, all else as float64 with NaN where there is no infrared.
+
+    >>> known_values("a.tif", np.array([[1.0, -9999.0]]), -9999.0, None).tolist()
+    [[1.0, nan]]
+    """
+    if pixels.dtype == np.uint8 and nodata is None:
+        return pixels
+    if pixels.dtype == np.uint16 and (swapped := swapped_if_smoother(pixels)) is not None:
+        pixels = swapped
+        if remarks is not None:
+            remarks("bytes", f"{path}: is byte-swapped 16-bit data; swapped back")
+    raw = pixels.astype(np.float64)
+    raw[~np.isfinite(raw)] = np.nan
+    if nodata is not None:
+        raw[pixels == nodata] = np.nan
+    return raw
+
+
+def without_colour(
+    path: PathLike, pixels: UInt8[np.ndarray, "h w 3"], remarks: Remarks | None
+) -> tuple[UInt8[np.ndarray, "h w"], str | None]:
+    """Infrared stored in colour as gray, and the palette of false colour that was undone for it; else by its luma.
+
+    >>> without_colour("gray.png", np.full((32, 32, 3), 7, np.uint8), None)[1] is None
+    True
+    """
+    if colourful(pixels):
+        if (found := without_palette(pixels)) is not None:
+            if remarks is not None:
+                remarks("palette", f"{path}: is in false colour (palette {found[0]}); converted back to gray")
+            return found[1], found[0]
+        if remarks is not None:
+            remarks.coloured.add(str(path))
+            remarks(
+                "colour",
+                f"{path}: is infrared in an unknown colour palette, so hot may look cold; save it in gray",
+            )
+    return np.rint(pixels @ LUMA).astype(np.uint8), None
+
+
+def camera_frame(path: PathLike) -> Frame | None:
+    """What a radiometric JPEG, or the first frame of an FFF or SEQ file, holds; None for other files, and missing ones.
+
+    Raises UserError, naming the file, where its thermal frame cannot be read.
+
+    >>> Image.new("L", (40, 32)).save("gray.png")
+    >>> camera_frame("gray.png") is None
+    True
+    """
+    try:
+        content = path.getvalue() if isinstance(path, io.BytesIO) else Path(path).read_bytes()
+    except OSError:
+        return None  # what is wrong is said when it is decoded
+    try:
+        return thermal_frame(content)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise errors of nearly any kind
+        why = "it has none" if isinstance(error, StopIteration) else reason(error)
+        raise UserError(f"{path}: its thermal frame cannot be read ({why}); export it as a 16-bit TIFF") from error
+
+
+def _is_counts(raw: Shaped[np.ndarray, "h w"]) -> bool:
+    if raw.dtype == np.uint8:
+        return False
+    known = raw[np.isfinite(raw)]
+    return bool(known.size) and not (0 <= known.min() and known.max() <= 1)
 
 
 def read_visible(
@@ -150,17 +313,38 @@ def read_visible(
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 2"] | None]:
     """A visible image file as luma in [0, 1] and chroma (`rgb_to_ycbcr`), or None for the chroma of a gray image.
 
-    8 bits count as /255 and 16 bits as /65535 (float TIFFs are in [0, 1]); alpha is dropped, palettes are looked up
-    and the EXIF orientation is applied. Raises UserError, naming the file, when it is missing, damaged, no image, or
-    has a side under 32 or over `max_side` pixels (None: any size), which is checked before it is decoded.
+    8 bits count as /255 (floats are in [0, 1]); of deeper integers white is 2^b - 1, where b is the depth that the file
+    declares if it is below 16, else the least of 8, 10, 12, 14 and 16 that holds the brightest pixel. Alpha is dropped,
+    palettes are looked up and the orientation is applied. Raises UserError, naming the file, when it is missing,
+    damaged, no image, or has a side under 32 or over `max_side` pixels (None: any size), which is checked before it is
+    decoded.
 
     >>> write_png("red.png", np.broadcast_to([1.0, 0.0, 0.0], (32, 40, 3)))
     >>> luma, chroma = read_visible("red.png")
     >>> round(luma[0, 0].item(), 3), chroma.shape
     (0.299, (32, 40, 2))
     """
-    pixels = to_unit(_decode(path, max_side)[0], path)
-    return (pixels, None) if pixels.ndim == 2 else rgb_to_ycbcr(pixels)
+    decoded = _decode(path, max_side)
+    unit = visible_to_unit(decoded.pixels, path, decoded.bits)
+    return (unit, None) if unit.ndim == 2 else rgb_to_ycbcr(unit)
+
+
+def visible_to_unit(
+    pixels: Shaped[np.ndarray, "..."], name: PathLike, bits: int | None = None
+) -> Float32[np.ndarray, "..."]:
+    """Visible pixels of any depth as float32 in [0, 1], by the rule of `read_visible`; `bits` are the file's.
+
+    >>> visible_to_unit(np.array([0, 1023], np.uint16), "ten bits").tolist()
+    [0.0, 1.0]
+    """
+    if pixels.dtype.kind in "ui" and pixels.dtype != np.uint8:
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise BadPixels(f"{name}: holds integers beyond 16 bits; save it with 8 or 16 bits per pixel")
+        depth = next(b for b in _DEPTHS if pixels.max() < 2**b)
+        if bits is not None and 8 < bits < 16:
+            depth = bits
+        pixels = np.minimum(pixels.astype(np.float32) / np.float32(2**depth - 1), 1)
+    return to_unit(pixels, name)
 
 
 def header_size(path: PathLike) -> tuple[int, int] | None:
@@ -171,18 +355,44 @@ def header_size(path: PathLike) -> tuple[int, int] | None:
     (32, 40)
     """
     try:
-        with Image.open(path) as file:
-            width, height = _stored_size(file)
-            turned = _orientation(file) in (5, 6, 7, 8)
+        with _opened(path) as file:
+            if isinstance(file, ImageFile.ImageFile):
+                width, height = file.size
+                return (width, height) if _orientation(file) in (5, 6, 7, 8) else (height, width)
+            return tiff_size(file, path)
     except Exception:  # whatever is wrong is said when the file is read
         return None
-    return (width, height) if turned else (height, width)
 
 
-def _stored_size(file: ImageFile.ImageFile) -> tuple[int, int]:
-    """Width and height of the pixels in the file, before they are turned."""
-    # Of a TIFF, Pillow's newer versions show the size that turning will give, older ones do not.
-    return (file.tag_v2[256], file.tag_v2[257]) if isinstance(file, TiffImageFile) else file.size
+def infrared_size(path: PathLike) -> tuple[int, int] | None:
+    """(height, width) that `read_infrared` will give; None where it cannot be had.
+
+    Files of thermal cameras are read for it: their frames are smaller than the pictures that they show.
+
+    >>> write_png("gray.png", np.zeros((32, 40)))
+    >>> infrared_size("gray.png")
+    (32, 40)
+    """
+    try:
+        frame = camera_frame(path)
+    except UserError:  # which is said when the file is read
+        return None
+    return header_size(path) if frame is None else frame.counts.shape
+
+
+def opens_whole(path: PathLike) -> bool:
+    """Whether a file is an image that can be decoded to its last pixel.
+
+    >>> write_png("gray.png", np.zeros((32, 40)))
+    >>> opens_whole("gray.png"), opens_whole("none.png")
+    (True, False)
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+    except Exception:  # missing, a folder, cut, no image
+        return False
+    return True
 
 
 def _orientation(file: ImageFile.ImageFile) -> int:
@@ -205,16 +415,52 @@ def _has_late_exif(file: ImageFile.ImageFile) -> bool:
     return found
 
 
-def _decode(
-    path: PathLike, max_side: int | None
-) -> tuple[Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"], bool]:
-    """Pixels of a file, (h, w) or (h, w, 3), in uint8, uint16 or float32; and whether Pillow cut 16 bits to 8."""
+class _Decoded(NamedTuple):
+    """Pixels of a file, in the numbers that it holds; and whether Pillow cut 16 bits to 8."""
+
+    pixels: Shaped[np.ndarray, "h w"] | Shaped[np.ndarray, "h w 3"]
+    bits: int
+    nodata: float | None = None
+    truncated: bool = False
+
+
+@contextmanager
+def _opened(path: PathLike) -> Iterator["ImageFile.ImageFile | TiffFile"]:
+    """A TIFF opened by tifffile, which reads every kind of them; all other images by Pillow."""
+    with ExitStack() as stack:
+        stream = path if isinstance(path, io.BytesIO) else stack.enter_context(open(path, "rb"))
+        start = stream.read(12)
+        is_tiff = start[:4] in _TIFF
+        stream.seek(0)
+        if start[4:] in _HEIF:
+            _know_heif(path)
+        if is_tiff:
+            import tifffile  # a quarter of a second
+
+            yield stack.enter_context(tifffile.TiffFile(stream))
+        else:
+            yield stack.enter_context(Image.open(stream))
+
+
+def _know_heif(path: PathLike) -> None:
+    """Makes Pillow read HEIC. Raises UserError where what that takes is missing."""
     try:
-        with Image.open(path) as file:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise UserError(f'{path}: is HEIC; install what reads it with pip install "langfuse-jax[cameras]"') from error
+    pillow_heif.register_heif_opener()
+
+
+def _decode(path: PathLike, max_side: int | None, min_side: int = MIN_SIDE) -> _Decoded:
+    try:
+        with _opened(path) as file:
+            if not isinstance(file, ImageFile.ImageFile):
+                height, width = tiff_size(file, path)
+                check_sides(path, width, height, max_side, min_side)
+                found = tiff_pixels(file, path)
+                return _Decoded(found.pixels, found.bits, found.nodata)
             width, height = file.size
-            check_sides(path, width, height, max_side)
-            if isinstance(file, TiffImageFile):
-                file.filename = ""  # by its name Pillow maps the file into memory, with the sides of the turned image
+            check_sides(path, width, height, max_side, min_side)
             truncated = bool(file.tile) and ";16" in str(file.tile[0][3])
             image = ImageOps.exif_transpose(file)
     except UserError:
@@ -225,32 +471,33 @@ def _decode(
         raise UserError(f"{path}: is not an image that can be read; replace it by a PNG, JPEG or TIFF") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels; {_ALLOW}") from error
-    except Exception as error:  # a damaged file makes Pillow's decoders raise errors of nearly any kind
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}); replace the file by an intact copy") from error
-    if image.mode == "I":
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise errors of nearly any kind
+        raise UserError(f"{path}: cannot be read ({reason(error)}); replace the file by an intact copy") from error
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         pixels = np.asarray(image)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise BadPixels(f"{path}: holds integers beyond 16 bits; save it with 8 or 16 bits per pixel")
-        return pixels.astype(np.uint16), False
-    if image.mode == "F" or image.mode.startswith("I;16"):
-        return np.asarray(image), False
-    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")), truncated
+        return _Decoded(pixels, 8 * pixels.dtype.itemsize)
+    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+    return _Decoded(pixels, 8, truncated=truncated)
 
 
 _ALLOW = "make it smaller, or give `langfuse-jax fuse` the flag --allow-large"
 
 
-def check_sides(path: PathLike, width: int, height: int, max_side: int | None) -> None:
-    """Raises UserError, naming `path`, for sides under 32 or over `max_side` pixels.
+def check_sides(path: PathLike, width: int, height: int, max_side: int | None, min_side: int = MIN_SIDE) -> None:
+    """Raises UserError, naming `path`, for sides under `min_side` or over `max_side` pixels.
 
     >>> check_sides("small.png", 16, 40, None)
     Traceback (most recent call last):
         ...
-    langfuse_jax.errors.UserError: small.png: is 16x40 pixels; both sides must be at least 32
+    langfuse_jax.errors.UserError: small.png: is 16x40 pixels; both sides must be at least 32...
     """
-    if min(height, width) < MIN_SIDE:
-        raise UserError(f"{path}: is {width}x{height} pixels; both sides must be at least {MIN_SIDE}")
+    if min(height, width) < min_side:
+        raise UserError(
+            f"{path}: is {width}x{height} pixels; both sides must be at least {min_side} (an infrared image with a "
+            "larger visible one: --resize visible)"
+        )
     if max_side is not None and max(height, width) > max_side:
         raise UserError(f"{path}: is {width}x{height} pixels; sides over {max_side} are refused: {_ALLOW}")
 

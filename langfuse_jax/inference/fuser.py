@@ -1,27 +1,56 @@
 """Fuser: a checkpoint and the jitted network, on arrays."""
 
-import importlib.resources
 import os
-from collections.abc import Callable
-from functools import partial
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Float32, Int32, Shaped
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import InputRemark, UserError, WrongType, one_line
 from langfuse_jax.images.canvas import Size, border_rule, extend, extended_size, fit_network, place
 from langfuse_jax.images.files import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.inference.tiles import canvas_side, fuse_tiles
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.student import StudentNet
+from langfuse_jax.models.statistics import pair_statistics
+from langfuse_jax.models.steered import TILE_MULTIPLE, Coefficients, SteeredNet
+from langfuse_jax.weights.fingerprint import fingerprint
 from langfuse_jax.weights.fusion import TENSORS, load_fusion, network
+from langfuse_jax.weights.packaged import packaged_folder
 
+if TYPE_CHECKING:  # and with them transformers
+    from langfuse_jax.clip.pretrained import Clip
+    from langfuse_jax.clip.words import TextEmbeddings
+    from langfuse_jax.errors import CutPrompt, UnknownWords
+
+_COUNTS = 8192  # levels of 65536 that raw thermal counts seldom pass, and pictures do
 GrayBatch = Float32[np.ndarray, "b h w"]
 
-MODELS = ("fusion", "student")  # whose weights come with the package
+
+class Explanation(NamedTuple):
+    """What a steered network decided for a pair, at each of its pixels.
+
+    Attributes:
+        fused: the picture, [0, 1].
+        share: for each band, of details of about 2, 4, 8 and 16 pixels, how much of it comes from the infrared, 0 to 1.
+        boost: for each band, by what it is multiplied.
+        base: how much of the light without detail comes from the infrared, 0 to 1.
+        shade: what is added to it, in gray levels of [0, 1].
+        lift: where the infrared brightens the picture (to 1) or the visible light replaces it (to -1).
+    """
+
+    fused: Float32[np.ndarray, "h w"]
+    share: Float32[np.ndarray, "4 h w"]
+    boost: Float32[np.ndarray, "4 h w"]
+    base: Float32[np.ndarray, "h w"]
+    shade: Float32[np.ndarray, "h w"]
+    lift: Float32[np.ndarray, "h w"]
 
 
 class Fuser:
@@ -38,14 +67,17 @@ class Fuser:
     ((48, 64, 3), 'float32', True)
     """
 
-    def __init__(self, params: dict, metadata: dict | None = None) -> None:
+    def __init__(
+        self, params: dict, metadata: dict | None = None, direction: Float32[np.ndarray, " d"] | None = None
+    ) -> None:
         self.params = jax.device_put(params)
         self.net = network(params)
         self.metadata = metadata or {}
+        self.direction = direction
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None, *, model: str | None = None) -> "Fuser":
-        """The weights of the package, of `model` "fusion" (the default) or "student", or those of a folder.
+        """The weights of the package, of `model` "steered" (the default) or "ldfusion", or those of a folder.
 
         A folder holds `fusion.safetensors` and `fusion.json`; or it is the work directory of a training run that has
         only checkpoints yet (its latest one is taken), or one of its checkpoints (`checkpoints/STEP` in it). Raises
@@ -53,19 +85,19 @@ class Fuser:
 
         Example::
 
-            Fuser.load()  # the fusion network of the package
-            Fuser.load(model="student")  # its small, fast imitation
+            Fuser.load()  # the network of the package that follows words
+            Fuser.load(model="ldfusion")  # the published architecture, trained by this project
             Fuser.load("runs/mine")  # what `langfuse-jax train --workdir runs/mine` has made so far
         """
         if path is None:
-            if model not in (None, *MODELS):
-                raise UserError(f"model {model!r}: is none of {', '.join(MODELS)}")
-            folder = Path(str(importlib.resources.files("langfuse_jax"))) / "assets" / (model or MODELS[0])
+            folder = packaged_folder(model)
             if not (folder / TENSORS).is_file():
                 raise UserError(f"{folder}: this installation has no default weights; give --checkpoint DIR")
             return cls(*load_fusion(folder, check=False))  # a test of the package does
         if model is not None:
             raise UserError(f"--model {model}: is for weights of the package; leave it out with --checkpoint {path}")
+        if not isinstance(path, (str, os.PathLike)):
+            raise WrongType(f"{path!r}: is no path of a folder; give a str or a pathlib.Path")
         folder = Path(path)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "no such folder"
@@ -76,15 +108,44 @@ class Fuser:
             return cls(*load_fusion(folder))
         if (folder / "checkpoints").is_dir():
             return cls(*_restore(folder))
-        if folder.parent.name == "checkpoints" and folder.name.isdigit():
+        if folder.parent.name == "checkpoints" and folder.name.isascii() and folder.name.isdecimal():
             return cls(*_restore(folder.parent.parent, int(folder.name)))
         raise UserError(f"{folder}: has neither {TENSORS} nor checkpoints/; give the --workdir of a training run")
+
+    def towards(
+        self,
+        *goals: "str | TextEmbeddings",
+        strength: float | int = 1.0,
+        weights: Sequence[float | int] | None = None,
+        clip: "Clip | None" = None,
+        report: "Callable[[CutPrompt | UnknownWords], None]" = warnings.warn,
+    ) -> "Fuser":
+        """A fuser of the same weights that listens to other sentences: they are encoded once, and cost nothing later.
+
+        The arguments are those of `inference.goals.goal_direction`. Raises UserError for weights that follow no words.
+
+        Example::
+
+            bright = Fuser.load().towards("a bright image in which people stand out", strength=0.7)
+            fused = bright(visible, infrared)
+        """
+        from langfuse_jax.inference.goals import goal_direction  # and with it transformers
+
+        if not isinstance(self.net, SteeredNet):
+            raise UserError("--goal: these weights follow no words at run time; leave it out, or use the default model")
+        default, made_by = self.default_goal, self.metadata["clip"]
+        direction = goal_direction(
+            default, made_by, goals, strength=strength, weights=weights, clip=clip, report=report
+        )
+        return Fuser(self.params, self.metadata, direction)
 
     def __call__(
         self,
         visible: Shaped[np.ndarray | Array, "..."],
         infrared: Shaped[np.ndarray | Array, "..."],
         *,
+        goal: str | None = None,
+        strength: float | int = 1.0,
         tile: int | None = None,
     ) -> Float32[np.ndarray, "..."]:
         """The fused image, float32 in [0, 1], in the shape of `visible`.
@@ -94,25 +155,73 @@ class Fuser:
         as /65535, raw thermal counts must be mapped first (`images.files.thermal_to_unit`). Raises UserError for other
         shapes, types and values, and for sides under 32 pixels.
 
-        With `tile`, a multiple of 16, a student fuses tiles of so many pixels a side, one after the other, with the
-        memory of one and one program for any size; the result is the same. The fusion network, whose norms see the
-        whole image, cannot: UserError.
+        `goal` and `strength` are those of `towards`, which encodes a sentence once for many images.
+
+        With `tile`, a multiple of 16, the steered network fuses tiles of so many pixels a side, one after the other,
+        with the memory of one and, but for the statistics, one program for any size; the result is the same.
+        LDFusion's network, whose norms see the whole image, cannot: UserError.
         """
-        if tile is not None and not isinstance(self.net, StudentNet):
-            raise UserError(f"tile: {tile}, but the fusion network needs the whole image; use a student, or no tiles")
-        shape = np.shape(visible)
-        visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
-        if visible.shape[:3] != infrared.shape[:3]:
-            raise UserError(
-                f"visible is {_size(visible)} and infrared {_size(infrared)} (batch x height x width): "
-                "they must be of one size; register and crop or resize one of them"
-            )
-        if min(visible.shape[1:3]) < MIN_SIDE:
-            raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
-        luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
-        thermal = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
+        if goal is not None:
+            return self.towards(goal, strength=strength)(visible, infrared, tile=tile)
+        if strength != 1:
+            raise UserError(f"strength: {strength}, but there is no goal; give one")
+        if tile is not None:
+            self.check_tile(tile)
+        visible, infrared = _as_array(visible, "visible"), _as_array(infrared, "infrared")
+        shape = visible.shape
+        luma, chroma, thermal = _sources(visible, infrared)
         fused = self._fuse_gray(luma, thermal) if tile is None else self._fuse_tiles(luma, thermal, tile)
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
+
+    def check_tile(self, tile: Any) -> None:
+        """Raises UserError for what is no size of tiles, and for weights that cannot fuse in tiles."""
+        if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)):
+            raise WrongType(f"--tile {tile!r}: is no whole number of pixels; give an int, such as 512")
+        canvas_side(int(tile))
+        if not isinstance(self.net, SteeredNet):
+            raise UserError(
+                f"--tile {tile}: LDFusion's network needs the whole image; use the default model, or no tiles"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these weights, and the words that they follow, from others: `weights.fingerprint.fingerprint`."""
+        tensors = flatten_dict(jax.device_get(self.params), sep="/")
+        return fingerprint(tensors if self.direction is None else {**tensors, "direction": self.direction})
+
+    def explain(
+        self, visible: Shaped[np.ndarray | Array, "..."], infrared: Shaped[np.ndarray | Array, "..."]
+    ) -> Explanation:
+        """What the steered network takes from each source of one pair, and where; images as `__call__` has them.
+
+        Raises UserError as `__call__`, for several pairs and for weights of another network.
+
+        >>> from langfuse_jax.examples.night_scene import night_scene
+        >>> visible, infrared = night_scene(48, 64)
+        >>> found = Fuser.load().explain(visible, infrared)
+        >>> found.share.shape, bool(found.share.min() >= 0)
+        ((4, 48, 64), True)
+        """
+        if not isinstance(self.net, SteeredNet):
+            raise UserError("these weights decide no coefficients that could be shown; use the default model")
+        luma, _, thermal = _sources(_as_array(visible, "visible"), _as_array(infrared, "infrared"))
+        if len(luma) != 1:
+            raise UserError(f"visible holds {len(luma)} images; explain one pair at a time")
+        fused, found = _explain(self.net, self.params, self._words(), luma[..., None], thermal[..., None])
+        height, width = luma.shape[1:]
+
+        def at_pixels(x: Float[Array, "1 _ _ c"], scale: int) -> Float32[np.ndarray, "c h w"]:
+            large = np.repeat(np.repeat(np.asarray(x[0]), scale, 0), scale, 1)
+            return np.moveaxis(large[:height, :width], -1, 0)
+
+        return Explanation(
+            np.asarray(fused)[0, ..., 0],
+            share=np.concatenate([at_pixels(band, 2**level) for level, band in enumerate(found.share)]),
+            boost=at_pixels(found.boost, 4),
+            base=at_pixels(found.base, TILE_MULTIPLE)[0],
+            shade=at_pixels(found.shade, TILE_MULTIPLE)[0],
+            lift=at_pixels(found.lift, 4)[0],
+        )
 
     def _fuse_gray(self, visible: GrayBatch, infrared: GrayBatch) -> GrayBatch:
         h, w = visible.shape[1:]
@@ -121,12 +230,17 @@ class Fuser:
         canvas = fit_network(size)
         # An image that fills its canvas needs no masks, which take a little time.
         sizes = None if canvas == size else np.full((len(visible), 2), size, np.int32)
-        fused = _fuse(self.net, self.params, *(place(images, canvas) for images in extended), sizes)
+        placed = (place(images, canvas) for images in extended)
+        fused = _fuse(self.net, self.params, self._words(), *placed, sizes)
         return np.array(fused)[:, :h, :w, 0]
 
     def _fuse_tiles(self, visible: GrayBatch, infrared: GrayBatch, tile: int) -> GrayBatch:
-        program = self.program((canvas_side(tile),) * 2, 1)
-        return np.stack([fuse_tiles(program, v, i, tile) for v, i in zip(visible, infrared, strict=True)])
+        fused = []
+        for pair in zip(visible, infrared, strict=True):
+            statistics = _statistics(*(image[None, ..., None] for image in pair))
+            program = partial(_fuse, self.net, self.params, self._words(), statistics=statistics)
+            fused.append(fuse_tiles(program, *pair, tile))
+        return np.stack(fused)
 
     def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
         """The image as the network is to see it, by "pad_multiple" and "worn_edge" of the metadata: `canvas.extend`."""
@@ -153,18 +267,56 @@ class Fuser:
         """
         image = jax.ShapeDtypeStruct((batch, *canvas, 1), np.float32)
         sizes = jax.ShapeDtypeStruct((batch, 2), np.int32)
-        return partial(_fuse.lower(self.net, self.params, image, image, sizes).compile(), self.params)
+        words = self._words()
+        return partial(_fuse.lower(self.net, self.params, words, image, image, sizes).compile(), self.params, words)
+
+    @property
+    def default_goal(self) -> Float32[np.ndarray, " d"]:
+        """The unit embedding of the sentence that a steered network follows where it is given no other.
+
+        Raises UserError where the weights do not say, as those of an unfinished training run.
+        """
+        if "goal" not in self.metadata or "clip" not in self.metadata:
+            raise UserError(
+                "these weights do not say which sentence and CLIP they were trained with; finish the training run"
+            )
+        return np.asarray(self.metadata["goal"], np.float32)
+
+    def _words(self) -> Float32[np.ndarray, "1 d"] | None:
+        """The direction as the network takes it; a direction of no length is the default sentence."""
+        if not isinstance(self.net, SteeredNet):
+            return None
+        return (np.zeros(self.net.embedding, np.float32) if self.direction is None else self.direction)[None]
 
 
 @partial(jax.jit, static_argnums=0)
 def _fuse(
-    net: FusionNet | StudentNet,
+    net: FusionNet | SteeredNet,
     params: dict,
+    words: Float[Array, "1 d"] | Float[np.ndarray, "1 d"] | None,
     visible: Float[Array, "b h w 1"],
     infrared: Float[Array, "b h w 1"],
     sizes: Int32[Array, "b 2"] | None,
+    statistics: Float[Array, "b 18"] | None = None,
 ) -> Float[Array, "b h w 1"]:
-    return cast(Array, net.apply(params, visible, infrared, sizes))
+    if words is None:
+        return cast(Array, net.apply(params, visible, infrared, sizes))
+    batch = jnp.broadcast_to(words, (len(visible), words.shape[1]))
+    return cast(Array, net.apply(params, visible, infrared, sizes, batch, statistics))
+
+
+_statistics = jax.jit(pair_statistics)
+
+
+@partial(jax.jit, static_argnums=0)
+def _explain(
+    net: SteeredNet,
+    params: dict,
+    words: Float[Array, "1 d"] | Float[np.ndarray, "1 d"],
+    visible: Float[Array, "1 h w 1"],
+    infrared: Float[Array, "1 h w 1"],
+) -> tuple[Float[Array, "1 h w 1"], Coefficients]:
+    return cast(tuple[Array, Coefficients], net.apply(params, visible, infrared, None, words, method="explain"))
 
 
 def _restore(workdir: Path, step: int | None = None) -> tuple[dict, dict]:
@@ -172,14 +324,45 @@ def _restore(workdir: Path, step: int | None = None) -> tuple[dict, dict]:
     from langfuse_jax.weights import checkpoint  # Orbax takes a second to import
 
     params = checkpoint.restore_params(workdir, step)
-    if isinstance(network(params), StudentNet):
+    if isinstance(network(params), SteeredNet):
         return params, {}
     return params, border_rule(checkpoint.saved_config(workdir, step)["crop"])
 
 
-def _batched(image: Shaped[np.ndarray | Array, "..."], name: str) -> Float32[np.ndarray, "b h w c"]:
+def _as_array(image: Any, name: str) -> Shaped[np.ndarray, "..."]:
+    try:
+        return np.asarray(image)
+    except Exception as error:  # what is no array: ragged lists, tensors that need a conversion of their own
+        raise WrongType(f"{name}: is no array ({one_line(error)}); give a numpy array") from error
+
+
+def _sources(
+    visible: Shaped[np.ndarray, "..."], infrared: Shaped[np.ndarray, "..."]
+) -> tuple[GrayBatch, Float32[np.ndarray, "b h w 2"] | None, GrayBatch]:
+    """Luma, chroma (None for gray) and infrared of images in any accepted form."""
+    if infrared.dtype == np.uint16 and infrared.size and np.ptp(infrared) < _COUNTS:
+        warnings.warn(
+            InputRemark(
+                f"infrared: uint16 from {infrared.min()} to {infrared.max()} counts as /65535, nearly flat; map raw "
+                "counts first with images.files.thermal_to_unit"
+            ),
+            stacklevel=3,
+        )
+    visible, infrared = _batched(visible, "visible"), _batched(infrared, "infrared")
+    if visible.shape[:3] != infrared.shape[:3]:
+        raise UserError(
+            f"visible is {_size(visible)} and infrared {_size(infrared)} (batch x height x width): "
+            "they must be of one size; register and crop or resize one of them"
+        )
+    if min(visible.shape[1:3]) < MIN_SIDE:
+        raise UserError(f"visible is {_size(visible)} (batch x height x width): sides must be at least {MIN_SIDE}")
+    luma, chroma = rgb_to_ycbcr(visible) if visible.shape[3] == 3 else (visible[..., 0], None)
+    thermal = rgb_to_ycbcr(infrared)[0] if infrared.shape[3] == 3 else infrared[..., 0]
+    return luma, chroma, thermal
+
+
+def _batched(image: Shaped[np.ndarray, "..."], name: str) -> Float32[np.ndarray, "b h w c"]:
     """Any accepted form as float32 (b, h, w, c) in [0, 1]."""
-    image = np.asarray(image)
     shape = image.shape
     if len(shape) == 2:
         shape = (*shape, 1)

@@ -1,9 +1,9 @@
 """Fusing a stream of pairs: decoded and encoded in threads beside the device, a few canvases, bounded memory."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from langfuse_jax.images.canvas import Size, place
 from langfuse_jax.images.pairs import Sources
 from langfuse_jax.images.ragged import ragged_batches
 from langfuse_jax.inference.fuser import Fuser
+from langfuse_jax.inference.memory import device_errors
+from langfuse_jax.inference.tiles import canvas_of, tile_count
 from langfuse_jax.runtime.threads import pool
 
 Job = TypeVar("Job")
@@ -66,7 +68,7 @@ def fuse_stream(
         def write(pair, sources, fused):
             write_png(f"FUSED/{pair.stem}.png", fused)
 
-        pairs, _ = match_pairs("VIS", "IR")
+        pairs = match_pairs("VIS", "IR").pairs
         canvases = {(480, 640): len(pairs)}
         fuse_stream(Fuser.load(), pairs, read_pair, write, canvases=canvases, threads=2, failed=print)
     """
@@ -99,7 +101,7 @@ def fuse_stream(
         threads=threads,
         failed=failed,
     )
-    with pool(threads) as writers, _device_errors(), closing(batches):
+    with pool(threads) as writers, device_errors(), closing(batches):
         writing: deque[Future[None]] = deque()
         for batch in batches:
             fused = np.asarray(batch.output)
@@ -116,11 +118,34 @@ def fuse_stream(
     return work
 
 
-@contextmanager
-def _device_errors() -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError("the device is out of memory; lower --batch-size, or make the images smaller") from error
+def fuse_tiled_stream(
+    fuser: Fuser,
+    jobs: Iterable[Job],
+    read: Callable[[Job], Sources],
+    write: Callable[[Job, Sources, Float32[np.ndarray, "h w"]], None],
+    *,
+    tile: int,
+    failed: Callable[[Job, UserError], None],
+) -> Work:
+    """Like `fuse_stream`, one pair after the other and in tiles: it holds one pair and the memory of one tile.
+
+    Example::
+
+        fuse_tiled_stream(Fuser.load(), pairs, read_pair, write, tile=1024, failed=print)
+    """
+    work = Work()
+    for job in jobs:
+        try:
+            sources = read(job)
+        except UserError as error:
+            failed(job, error)
+            continue
+        luma, _, infrared = sources
+        with device_errors():
+            fused = fuser(luma, infrared, tile=tile)
+        write(job, sources, fused)
+        canvas = canvas_of(luma.shape, tile)
+        work.images[canvas] += 1
+        work.pixels += luma.size
+        work.canvas_pixels += tile_count(luma.shape, tile) * canvas[0] * canvas[1]
+    return work

@@ -1,63 +1,50 @@
-"""Fusing two videos, or two folders of frames, into one video, frame by frame."""
+"""Fusing two videos, or other sources of frames, into one video, frame by frame."""
 
 import itertools
 import os
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import Size, fit_network
-from langfuse_jax.images.files import (
-    EXTENSIONS,
-    MAX_SIDE,
-    Limits,
-    check_sides,
-    infrared_limits,
-    read_infrared,
-    read_visible,
-    thermal_limits,
-    thermal_to_unit,
-    to_uint8,
-    to_unit,
+from langfuse_jax.images.files import MAX_SIDE, Limits, to_uint8
+from langfuse_jax.images.naming import Convention
+from langfuse_jax.images.pairs import (
+    NO_COLOUR,
+    Reading,
+    Sources,
+    brought_to_one_size,
+    by_stem,
+    filled,
+    match_pairs,
+    natural_order,
 )
-from langfuse_jax.images.pairs import Sources
+from langfuse_jax.images.remarks import Remarks
+from langfuse_jax.inference.encoder import Encoding, check_encoding, encoder
 from langfuse_jax.inference.folders import check_counts
-from langfuse_jax.runtime.atomic import atomic_write, check_writable
+from langfuse_jax.inference.frames import Gray, Source, Visible, open_infrared, open_visible
+from langfuse_jax.runtime.atomic import check_writable
 
 if TYPE_CHECKING:  # JAX: not before the sources are known to be right
     from langfuse_jax.inference.fuser import Fuser
 
-CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_FPS = 25  # of folders of frames
-_CUT = "cut both to one length"
-_RATE_FACTOR = "16"  # of x264: no loss that the eye sees
-
-Gray = Float32[np.ndarray, "h w"]
-Visible = tuple[Gray, Float32[np.ndarray, "h w 2"] | None]  # luma and chroma
-Frame = TypeVar("Frame", Gray, Visible)
-Decoded = Iterator[tuple[Any, int]]  # PyAV's frames, and by how many quarter turns counterclockwise they are shown
+_FPS = 25  # where no source has a rate
+_CUT = "cut both to one length, or give --shortest"
 
 
-@dataclass(frozen=True)
-class _Source(Generic[Frame]):
-    """A video or a folder: frames, decoded when asked for, their rate and number where known, and a video's colours."""
+class FusedVideo(NamedTuple):
+    """What `fuse_video` did: the number of frames fused, and the files of frames that had no partner."""
 
-    path: Path
-    frames: Iterator[Frame]
-    rate: Fraction | None
-    length: int | None
-    colours: dict[str, int]
+    frames: int
+    unpaired: list[Path]
+
+
+_H264 = Encoding()
 
 
 def fuse_video(
@@ -70,20 +57,32 @@ def fuse_video(
     gray: bool = False,
     infrared_range: Limits | None = None,
     max_side: int | None = MAX_SIDE,
+    invert_infrared: bool = False,
+    resize: Literal["visible", "infrared"] | None = None,
+    shortest: bool = False,
+    pair_by: Convention | None = None,
+    encoding: Encoding = _H264,
     batch_size: int | None = None,
-) -> int:
-    """Fuses two videos, or two folders of frames, into the video `out`; gives the number of its frames.
+) -> FusedVideo:
+    """Fuses two videos, folders of frames, FLIR sequences (infrared) or multi-page TIFFs into the video `out`.
 
-    The fused video has the rate of its sources, the colours of the visible one, H.264 and no sound.
+    The fused video has the frames' times, the colours and the sound of the visible one. Of two videos, each visible
+    frame goes with the infrared frame that is nearest in time from the first frames on; frames of two folders belong
+    together by their names, and one that the other folder lacks is left out; all others by their order.
 
     Args:
-        load_fuser: gives the `Fuser`, and is called once the sources are known to be right; by default the student of
-            the package, which keeps up with a camera.
+        load_fuser: gives the `Fuser`, and is called once the sources are known to be right; by default that
+            of the package, which keeps up with a camera.
         fps: frames per second of folders, such as "30000/1001"; 25 by default.
         gray: drop the colours.
-        infrared_range: raw values of the infrared frames that become black and white. By default those of
-            `images.files.read_infrared` for the first frame throughout, since limits that change would flicker.
+        infrared_range: raw values of the infrared frames that become black and white. By default those of one of the
+            first frames throughout (`images.files.limits_of_frames`), since limits that change would flicker.
         max_side: pixels a side over which frames are refused; None for any size.
+        invert_infrared: the infrared frames are negatives, in which hot is black.
+        resize: whose size the other frame is brought to; by default they must agree.
+        pair_by: how the frames of two folders are named; by default it is found out, see `images.pairs.match_pairs`.
+        shortest: end with the source that ends first; by default both must be as long.
+        encoding: codec and rate factor.
         batch_size: frames at a time; by default 1 on a CPU, else up to 16.
 
     Raises:
@@ -95,38 +94,38 @@ def fuse_video(
     """
     check_counts(batch_size=batch_size)
     out = Path(out)
-    if out.suffix.lower() not in CONTAINERS or out.is_dir():
-        raise UserError(f"--out {out}: is to be a video; name a file ending in {', '.join(CONTAINERS)}")
+    check_encoding(out, encoding)
     for path in (visible, infrared):
         if out.exists() and out.samefile(path):
             raise UserError(f"--out {out}: is a source; choose another name")
     check_writable(out.parent)
-    colour = _source(Path(visible), max_side, partial(_visible_files, max_side), _visible_frames)
-    thermal = _source(
-        Path(infrared),
-        max_side,
-        partial(_infrared_files, infrared_range, max_side),
-        partial(_infrared_frames, infrared_range),
-    )
+    remarks = Remarks(print_warning)
+    reading = Reading(infrared_range, max_side, invert=invert_infrared, resize=resize, remarks=remarks)
+    named, unpaired = _frames_by_name(Path(visible), Path(infrared), pair_by)
+    colour = open_visible(Path(visible), named[0], reading)
+    thermal = open_infrared(Path(infrared), named[1], reading)
     rate = _rate(fps, colour, thermal)
-    if colour.length and thermal.length and colour.length != thermal.length:
-        raise UserError(f"{colour.path} has {colour.length} and {thermal.path} {thermal.length} frames; {_CUT}")
-    read = _paired(colour, thermal)
+    if not shortest:
+        _check_lengths(colour, thermal)
+    times: list[Fraction] = []
+    read = _paired(colour, thermal, rate, reading, times, shortest=shortest)
     first = cast(Sources, read(0))  # which raises where there is none
     from langfuse_jax.inference.fuser import Fuser
+    from langfuse_jax.inference.memory import check_memory
     from langfuse_jax.inference.stream import fuse_stream
 
-    fuser = (load_fuser or partial(Fuser.load, model="student"))()
+    fuser = (load_fuser or Fuser.load)()
 
     def failed(_: int, error: UserError) -> NoReturn:
         raise error
 
     height, width = first[0].shape
+    check_memory(fuser.net, (height, width), batch_size or 1, may_tile=False)
     canvas = fit_network(fuser.extended_size((height, width)))
     length = colour.length or thermal.length
     with (
         tqdm(total=length, disable=None, unit="frame") as progress,
-        _encoder(out, (height, width), rate, colour.colours) as encode,
+        encoder(out, (height, width), rate, colour.colours, encoding, colour.path if colour.sound else None) as encode,
     ):
 
         def write(number: int, sources: Sources, fused: Gray) -> None:
@@ -134,7 +133,7 @@ def fuse_video(
             planes[0] = to_uint8(fused)
             if sources[1] is not None and not gray:
                 planes[1:] = np.rint(np.moveaxis(sources[1], -1, 0) * 255 + 128).clip(0, 255)
-            encode(planes, number)
+            encode(planes, times[number])
             progress.update()
 
         work = fuse_stream(
@@ -147,164 +146,151 @@ def fuse_video(
             threads=1,  # so that frames stay in order
             failed=failed,
         )
-    return work.images[canvas]
+    remarks.finish(inverted=invert_infrared)
+    return FusedVideo(work.images[canvas], unpaired)
 
 
-def _pyav() -> ModuleType:
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise UserError('--video: needs PyAV; install it with pip install "langfuse-jax[video]"') from error
-    return av
+def _frames_by_name(
+    visible: Path, infrared: Path, pair_by: Convention | None
+) -> tuple[tuple[list[Path], list[Path]], list[Path]]:
+    """The frames of each source that is a folder, in order; of two folders the pairs, and what has no partner."""
+    if visible.is_dir() and infrared.is_dir():
+        matching = match_pairs(visible, infrared, pair_by)
+        pairs = sorted(matching.pairs, key=lambda pair: natural_order(pair.stem))
+        unpaired = sorted(matching.alone, key=lambda path: natural_order(path.stem))
+        return ([pair.visible for pair in pairs], [pair.infrared for pair in pairs]), unpaired
+    if pair_by is not None:
+        raise UserError(f"--pair-by {pair_by}: is for two folders of frames; leave it out")
+    found = [
+        by_stem(path, role) if path.is_dir() else {} for path, role in ((visible, "visible"), (infrared, "infrared"))
+    ]
+    ordered = [[frames[stem] for stem in sorted(frames, key=natural_order)] for frames in found]
+    return (ordered[0], ordered[1]), []
 
 
-def _source(
-    path: Path,
-    max_side: int | None,
-    files: Callable[[list[Path]], Iterator[Frame]],
-    frames: Callable[[Decoded, Path], Iterator[Frame]],
-) -> _Source[Frame]:
-    """The frames of a folder, by `files`, or of a video, by `frames`."""
-    if path.is_dir():
-        names = [p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")]
-        if not names:
-            raise UserError(f"{path}: has no frames; expected files ending in {' '.join(EXTENSIONS)}")
-        # 10.png comes after 9.png.
-        names.sort(key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)])
-        return _Source(path, files(names), None, len(names), {})
-    av = _pyav()
-    try:
-        container = av.open(path)
-        if not container.streams.video:
-            raise UserError(f"{path}: has no video in it; give a video or a folder of frames")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        context = stream.codec_context
-        check_sides(path, context.width, context.height, max_side)
-        colours = {name: getattr(context, name) for name in ("colorspace", "color_primaries", "color_trc")}
-    except av.FFmpegError as error:
-        raise UserError(f"{path}: cannot be read as a video ({error.strerror}); convert it to MP4") from error
-    decoded = _decoded(container, stream, path)
-    return _Source(path, frames(decoded, path), stream.average_rate, stream.frames or None, colours)
-
-
-def _decoded(container: Any, stream: Any, path: Path) -> Decoded:
-    try:
-        with container:
-            for frame in container.decode(stream):
-                yield frame, round(frame.rotation / 90)
-    except _pyav().FFmpegError as error:
-        raise UserError(
-            f"{path}: cannot be read to its end ({error.strerror}); replace it by an intact copy"
-        ) from error
-
-
-def _visible_files(max_side: int | None, paths: list[Path]) -> Iterator[Visible]:
-    for path in paths:
-        yield read_visible(path, max_side)
-
-
-def _infrared_files(limits: Limits | None, max_side: int | None, paths: list[Path]) -> Iterator[Gray]:
-    limits = limits or infrared_limits(paths[0], max_side)
-    for path in paths:
-        yield read_infrared(path, limits, max_side)
-
-
-def _visible_frames(decoded: Decoded, path: Path) -> Iterator[Visible]:
-    for frame, turns in decoded:
-        # As luma and chroma at full range, whatever matrix the video's colours have.
-        planes = frame.to_ndarray(format="gray" if _is_gray(frame) else "yuvj444p")
-        if planes.ndim == 2:
-            yield to_unit(np.rot90(planes, turns), path), None
-        else:
-            chroma = np.moveaxis(planes[1:], 0, -1).astype(np.float32)
-            yield to_unit(np.rot90(planes[0], turns), path), np.rot90((chroma - 128) / 255, turns)
-
-
-def _infrared_frames(limits: Limits | None, decoded: Decoded, path: Path) -> Iterator[Gray]:
-    for frame, turns in decoded:
-        deep = _is_gray(frame) and frame.format.components[0].bits > 8
-        pixels = np.rot90(frame.to_ndarray(format="gray16le" if deep else "gray"), turns)
-        if deep and limits is None:
-            limits = thermal_limits(pixels)
-        yield to_unit(pixels, path) if limits is None else thermal_to_unit(pixels, limits)
-
-
-def _is_gray(frame: Any) -> bool:
-    return len(frame.format.components) == 1 and frame.format.name != "pal8"
-
-
-def _rate(asked: str | int | float | None, visible: _Source[Visible], infrared: _Source[Gray]) -> Fraction:
-    rates = [source.rate for source in (visible, infrared) if source.rate]
-    if not rates:
+def _rate(asked: str | int | float | None, visible: Source[Visible], infrared: Source[Gray]) -> Fraction:
+    """Frames per second of the fused video: the visible source's, the infrared's, or what was asked for."""
+    known = visible.rate or infrared.rate
+    if known is None:
         try:
-            rate = Fraction(asked or _FPS)
-        except (ValueError, ZeroDivisionError):
+            # By way of a float, for Fraction works out every digit of an exponent.
+            rate = Fraction(str(asked)) if "/" in str(asked) else Fraction(_FPS if asked is None else float(asked))
+        except (ValueError, ZeroDivisionError, OverflowError):
             rate = Fraction(0)
-        if not 0 < rate <= 1000:
-            raise UserError(f"--fps {asked}: give frames per second, such as 25 or 30000/1001")
+        if not Fraction(1, 1000) <= rate <= 1000:
+            raise UserError(f"--fps {asked}: give frames per second from 0.001 to 1000, such as 25 or 30000/1001")
         return rate.limit_denominator(100000)
-    if asked:
-        raise UserError(f"--fps {asked}: is for folders of frames; a video has its own rate, leave it out")
-    if abs(rates[0] - rates[-1]) > rates[0] / 1000:
+    if asked is not None:
+        raise UserError(f"--fps {asked}: is for frames without a rate; a video has its own, leave it out")
+    return known
+
+
+def _check_lengths(visible: Source[Visible], infrared: Source[Gray]) -> None:
+    """Raises UserError for sources that are known to differ in length: by frames, or in time where rates differ."""
+    if not visible.length or not infrared.length:
+        return
+    rates = visible.rate, infrared.rate
+    if rates[0] is None or rates[1] is None or _same_rate(visible, infrared):
+        if visible.length != infrared.length:
+            raise UserError(f"{visible.path} has {visible.length} and {infrared.path} {infrared.length} frames; {_CUT}")
+        return
+    seconds = visible.length / rates[0], infrared.length / rates[1]
+    if abs(seconds[0] - seconds[1]) > _slack(visible, infrared):
         raise UserError(
-            f"{visible.path} has {float(rates[0]):.3f} and {infrared.path} {float(rates[1]):.3f} frames per second: "
-            "they must be of one rate; convert one of them"
+            f"{visible.path} takes {float(seconds[0]):.2f} and {infrared.path} {float(seconds[1]):.2f} seconds; {_CUT}"
         )
-    return rates[0]
 
 
-def _paired(visible: _Source[Visible], infrared: _Source[Gray]) -> Callable[[int], Sources | None]:
-    """A function of the frame's number that reads the next of both: (luma, chroma, infrared), or None at the end."""
+def _same_rate(visible: Source[Visible], infrared: Source[Gray]) -> bool:
+    rates = visible.rate, infrared.rate
+    return rates[0] is not None and rates[1] is not None and abs(rates[0] - rates[1]) <= rates[0] / 1000
+
+
+def _slack(visible: Source[Visible], infrared: Source[Gray]) -> Fraction:
+    """How much longer than the other, in seconds, a source may be: a frame and a half of the slower."""
+    return Fraction(3, 2) / min(rate for rate in (visible.rate, infrared.rate) if rate)
+
+
+def _paired(
+    visible: Source[Visible],
+    infrared: Source[Gray],
+    rate: Fraction,
+    reading: Reading,
+    times: list[Fraction],
+    *,
+    shortest: bool,
+) -> Callable[[int], Sources | None]:
+    """A function of the frame's number that reads the next of both: (luma, chroma, infrared), or None at the end.
+
+    It appends to `times` when each frame is to be shown.
+    """
     size: Size | None = None
+    timed = visible.rate and infrared.rate and not (visible.even and infrared.even and _same_rate(visible, infrared))
+    nearest = _Nearest(infrared, _slack(visible, infrared)) if timed else None
 
     def read(number: int) -> Sources | None:
         nonlocal size
-        colour, thermal = next(visible.frames, None), next(infrared.frames, None)
-        if colour is None and thermal is None and number:
-            return None
+        time, colour = next(visible.frames, (None, None))
+        if colour is None:
+            thermal = nearest.left() if nearest else next(infrared.frames, (None, None))[1]
+        else:
+            time = Fraction(number) / rate if time is None else time
+            thermal = nearest.to(time) if nearest else next(infrared.frames, (None, None))[1]
         if colour is None or thermal is None:
+            if number and (shortest or (colour is None and thermal is None)):
+                return None
             ended = visible.path if colour is None else infrared.path
             raise UserError(f"{ended}: ends after {number} frames, the other one does not; {_CUT}")
+        times.append(cast(Fraction, time))
         luma, chroma = colour
+        luma, chroma, thermal = brought_to_one_size((luma, chroma, thermal), reading, (visible.path, infrared.path))
         size = size or luma.shape
         for path, image in ((visible.path, luma), (infrared.path, thermal)):
             if image.shape != size:
                 raise UserError(
                     f"{path}: its frame {number} is {image.shape[1]}x{image.shape[0]} pixels where {size[1]}x"
-                    f"{size[0]} are expected: all frames must be of one size; register and crop or resize them"
+                    f"{size[0]} are expected: all frames must be of one size; give --resize visible or infrared "
+                    "where both show the same, else register and crop them"
                 )
-        return luma, chroma, thermal
+        if reading.remarks is not None and not infrared.path.is_dir():  # files are looked at when they are read
+            reading.remarks.saw_infrared(infrared.path, thermal, counts=True)
+            if number == 0:
+                _compare(reading.remarks, visible.path, (luma, chroma, thermal), infrared.path)
+        return luma, chroma, filled(1 - thermal if reading.invert else thermal, luma)
 
     return read
 
 
-@contextmanager
-def _encoder(
-    path: Path, size: Size, rate: Fraction, colours: dict[str, int]
-) -> Iterator[Callable[[UInt8[np.ndarray, "3 h w"], int], None]]:
-    """A function that encodes planes Y, Cb, Cr (full range) as frame `number`; the file appears when all is done."""
-    av = _pyav()
-    height, width = size
-    with atomic_write(path) as file:
-        container = av.open(file, "w", format=CONTAINERS[path.suffix.lower()])
-        try:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": _RATE_FACTOR})
-            stream.width, stream.height = width, height
-            stream.pix_fmt = "yuv420p" if width % 2 == height % 2 == 0 else "yuv444p"  # 420 halves the sides
-            for name, value in colours.items():
-                setattr(stream.codec_context, name, value)
+def _compare(remarks: Remarks, visible: Path, first: Sources, infrared: Path) -> None:
+    """Remarks on two sources whose first frames seem to be swapped, or one."""
+    luma, chroma, thermal = first
+    if np.abs(luma - thermal).mean() < 1 / 255:
+        remarks("same", f"{visible} and {infrared} show the same")
+    if str(infrared) in remarks.coloured and (chroma is None or np.abs(chroma).max() < NO_COLOUR):
+        remarks("swapped", f"{infrared} is in colour and {visible} is not: are the two swapped?")
 
-            def encode(planes: UInt8[np.ndarray, "3 h w"], number: int) -> None:
-                frame = av.VideoFrame.from_ndarray(planes, format="yuvj444p")
-                frame.pts, frame.time_base = number, 1 / rate
-                container.mux(stream.encode(frame))
 
-            yield encode
-            container.mux(stream.encode())
-            container.close()
-        except av.FFmpegError as error:
-            raise UserError(f"{path}: cannot be encoded ({error.strerror})") from error
-        finally:
-            with suppress(Exception):
-                container.close()
+class _Nearest:
+    """The frame of a source that is nearest in time, for times that rise."""
+
+    def __init__(self, source: Source[Gray], slack: Fraction):
+        self._frames = ((time, frame) for time, frame in source.frames if time is not None)
+        self._slack = slack
+        self._here, self._next = next(self._frames, None), next(self._frames, None)
+
+    def to(self, time: Fraction) -> Gray | None:
+        """None once the source has ended."""
+        while self._next is not None and self._here is not None and self._next[0] - time <= time - self._here[0]:
+            self._here, self._next = self._next, next(self._frames, None)
+        if self._here is None or (self._next is None and time - self._here[0] > self._slack):
+            return None
+        return self._here[1]
+
+    def left(self) -> Gray | None:
+        """A frame that lies so far beyond the last time asked for that it should have had a partner."""
+        ended = self._here[0] if self._here is not None else Fraction(0)
+        while self._next is not None:
+            if self._next[0] - ended > self._slack:
+                return self._next[1]
+            self._next = next(self._frames, None)
+        return None

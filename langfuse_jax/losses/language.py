@@ -14,7 +14,7 @@ class Words(NamedTuple):
     """Text embeddings of the goal and of what the two sources are: what steers training and what is scored.
 
     Attributes:
-        goal, visible, infrared: vectors of any length, (d,) or (1, d).
+        goal, visible, infrared: vectors of any length, (d,) or (1, d), or (b, d), for each sample of a batch its own.
 
     >>> words = Words(*jnp.eye(3))
     >>> words.goal.tolist(), words._fields

@@ -5,6 +5,7 @@ from functools import reduce
 from operator import add
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from langfuse_jax.losses.language import Words, language_driven_loss, similarity_loss
@@ -39,15 +40,22 @@ def published_terms(
     Args:
         wholes: gives the embeddings of the whole images: fused, visible, infrared.
         patches: gives the embeddings of the patches of the fused images, and which of them count, see `total_loss`.
-        words: text embeddings.
+        words: text embeddings, (d,) or (1, d) each, or (b, d), for every sample its own.
         perceptual: gives the perceptual term.
         weights: by the name of the term; 0 for those that are missing.
     """
 
     def patch() -> Scalar:
         (_, visible, infrared), (fused, selected) = wholes(), patches()
-        visible, infrared = (jnp.tile(source, (len(fused) // len(source), 1)) for source in (visible, infrared))
-        return (language_driven_loss(fused, visible, infrared, words) * selected).mean()
+        samples, count = len(visible), len(fused) // len(visible)
+
+        def of_patches(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*all d"]:
+            return jnp.tile(x, (count, 1)) if x.shape[:-1] == (samples,) else jnp.asarray(x)
+
+        losses = language_driven_loss(
+            fused, of_patches(visible), of_patches(infrared), Words(*(of_patches(part) for part in words))
+        )
+        return (losses * selected).mean()
 
     values = {
         "whole": lambda: language_driven_loss(*wholes(), words).mean(),

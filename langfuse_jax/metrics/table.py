@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from langfuse_jax.errors import BadPixels, UserError
+from langfuse_jax.errors import BadPixels, UserError, WrongType
 from langfuse_jax.metrics.correlation import correlation_coefficient, sum_of_correlations_of_differences
 from langfuse_jax.metrics.edges import edge_preservation, fusion_artifacts
 from langfuse_jax.metrics.error import (
@@ -26,6 +26,7 @@ from langfuse_jax.metrics.region import Images, Scores, Sizes
 from langfuse_jax.metrics.structure import multi_scale_structural_similarity, structural_similarity
 
 CONVENTIONS = ("cddfuse", "tang", "vifb", "corrected")
+_ROUNDING = 0.01  # of a level, that somebody's own conversion may pass the bounds by
 USUAL = ("EN", "SD", "SF", "AG", "MI", "SCD", "VIF", "Qabf", "SSIM")
 
 
@@ -112,7 +113,8 @@ def evaluate(
 
     Raises:
         UserError: for an unknown metric or convention, images that differ in size or are not (b, h, w) or (h, w), and
-            images too small for a metric asked for; BadPixels, one of its kind, for integers that are no levels 0-255.
+            images too small for a metric asked for; BadPixels, one of its kind, for values that are no levels
+            0-255: beyond them, not finite, or floats in [0, 1].
 
     >>> visible, infrared = np.float32([[0, 20], [0, 20]]), np.float32([[0, 0], [20, 20]])
     >>> scores = evaluate((visible + infrared) / 2, visible, infrared, metrics=("SD", "CC", "SCD"))
@@ -124,8 +126,15 @@ def evaluate(
             raise UserError(f"metric {name}: is unknown; choose among {', '.join(METRICS)}")
     if convention not in CONVENTIONS:
         raise UserError(f"convention {convention}: is unknown; choose among {', '.join(CONVENTIONS)}")
+    for role, image in (("fused", fused), ("visible", visible), ("infrared", infrared)):
+        if not isinstance(image, (jax.Array, np.ndarray)):
+            raise WrongType(f"{role}: is a {type(image).__name__}; give a numpy or JAX array of gray levels 0-255")
+        if not (jnp.issubdtype(image.dtype, jnp.integer) or jnp.issubdtype(image.dtype, jnp.floating)):
+            raise WrongType(f"{role}: holds {image.dtype}; give gray levels 0-255, as integers or floats")
     if fused.ndim not in (2, 3):
         raise UserError(f"images of {fused.shape}: are no gray images; give three of (h, w) or of (b, h, w)")
+    if fused.ndim == 3 and fused.shape[-1] == 3:
+        raise UserError(f"images of {fused.shape}: are in colour; give gray images, such as their luma")
     if not fused.shape == visible.shape == infrared.shape:
         raise UserError(
             f"images of {fused.shape}, {visible.shape} and {infrared.shape}: differ in size; give three of one size"
@@ -149,18 +158,22 @@ def evaluate(
 
 
 def _check_levels(role: str, image: Array | np.ndarray, sizes: Array | np.ndarray | None) -> None:
-    """Raises BadPixels for integers other than gray levels within an image's size, where values are known."""
-    traced = isinstance(image, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer)
-    if traced or image.dtype == np.uint8 or not jnp.issubdtype(image.dtype, jnp.integer):
+    """Raises BadPixels for what are no gray levels within an image's size, where values are known."""
+    if isinstance(image, jax.core.Tracer) or isinstance(sizes, jax.core.Tracer) or image.dtype == np.uint8:
         return
     pixels = np.asarray(image)
     for region in (
         [pixels] if sizes is None else [x[:h, :w] for x, (h, w) in zip(pixels, np.asarray(sizes), strict=True)]
     ):
-        if region.size and (region.min() < 0 or region.max() > 255):
-            raise BadPixels(
-                f"{role}: has integers from {region.min()} to {region.max()}; scale them to gray levels 0-255"
-            )
+        if not region.size:
+            continue
+        low, high = float(region.min()), float(region.max())
+        if not np.isfinite(low + high):
+            raise BadPixels(f"{role}: has values that are not finite; replace NaN and infinity first")
+        if low < -_ROUNDING or high > 255 + _ROUNDING:
+            raise BadPixels(f"{role}: runs from {low:.6g} to {high:.6g}; scale it to gray levels 0-255")
+        if 0 < high <= 1 and (region != np.round(region)).any():
+            raise BadPixels(f"{role}: runs from {low:.3g} to {high:.3g}; multiply it by 255, to gray levels 0-255")
 
 
 @partial(jax.jit, static_argnames=("metrics", "convention"))

@@ -1,1 +1,1 @@
-"""Flax modules: the fusion network, the student, CLIP's towers and VGG19."""
+"""Flax modules: the steered network, LDFusion's, CLIP's towers and VGG19."""

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def keep_programs(choice: str | None = None) -> str | None:
     ):
         if variable not in os.environ:
             jax.config.update(option, value)
+    # An entry that cannot be read or kept costs a compilation, and no more.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     if not choice and (configured := _folder()):
         return configured
     root = Path(choice) if choice else platformdirs.user_cache_path("langfuse_jax", appauthor=False, opinion=False)
@@ -65,7 +68,6 @@ def _replace_damaged_entries() -> None:
 
     JAX warns of such an entry, compiles, and leaves the damaged file where it is.
     """
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     logger = logging.getLogger("jax._src.compiler")
     if not any(isinstance(each, _Misses) for each in logger.filters):
         logger.addFilter(_Misses(logger.getEffectiveLevel()))
@@ -81,7 +83,8 @@ class _Misses(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if str(record.msg).startswith("PERSISTENT COMPILATION CACHE MISS") and isinstance(record.args, tuple):
-            Path(_folder(), f"{record.args[1]}-cache").unlink(missing_ok=True)
+            with suppress(OSError):  # an entry of another user stays
+                Path(_folder(), f"{record.args[1]}-cache").unlink(missing_ok=True)
         return record.levelno >= self._level
 
 

@@ -19,11 +19,10 @@ PACKAGE = "langfuse_jax.configs"
 # A key that only the configs of a command have, and a config to start from.
 _COMMANDS = {
     "train": ("patches", "default"),
-    "distill": ("teacher", "student"),
     "train-clip": ("model", "compact_clip"),
 }
 _GROUPS = {
-    "augment": ("zoom", "fading", "noise", "faded_copies"),
+    "augment": ("zoom", "fading", "noise"),
     "optimizer": ("learning_rate", "matrix_learning_rate", "weight_decay", "warmup_steps", "gradient_clip", "ema"),
     "memory": ("accumulate", "clip_chunk", "remat"),
     "guard": ("max_skipped", "max_dead"),
@@ -52,7 +51,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, command: str | None
     Args:
         name: of a config that comes with the package, such as "cpu", or the path of a Python file.
         overrides: flags. For a tuple, text that is no Python literal counts as one string.
-        command: "train", "distill" or "train-clip": what the config must be for.
+        command: "train" or "train-clip": what the config must be for.
 
     Raises UserError for a missing file, a config of another command, an unknown key, a value of the wrong type and any
     other flag.
@@ -163,6 +162,13 @@ def check_below_one(config: ConfigDict, name: str, example: float) -> None:
         raise UserError(
             f"config.{name}: {value} is out of range; use 0 for none, or a number below 1 such as {example}"
         )
+
+
+def check_fractions(config: ConfigDict, name: str, example: tuple[float, float]) -> None:
+    """Raises UserError unless the value of that name is a range of fractions, 0 < low <= high <= 1."""
+    value = _value(config, name)
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
+        raise UserError(f"config.{name}: {value!r} is no range of fractions, such as {example}")
 
 
 def check_texts(config: ConfigDict, name: str) -> None:

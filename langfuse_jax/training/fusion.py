@@ -25,7 +25,14 @@ from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
-from langfuse_jax.training.configs import check_below_one, check_choice, check_least, check_texts, texts
+from langfuse_jax.training.configs import (
+    check_below_one,
+    check_choice,
+    check_fractions,
+    check_least,
+    check_texts,
+    texts,
+)
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
 from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
@@ -42,7 +49,7 @@ from langfuse_jax.training.step import (
     without_gradient_where_zero,
 )
 from langfuse_jax.training.validation import make_scores, make_validation
-from langfuse_jax.weights.fusion import refuse_student, save_fusion
+from langfuse_jax.weights.fusion import require_ldfusion, save_fusion
 from langfuse_jax.weights.vgg import load_vgg19
 
 _LEAST = {
@@ -139,9 +146,7 @@ def check_config(config: ConfigDict) -> None:
         raise UserError("config.steps: 0, and config.epochs is 0 too; set one of them")
     for name in ("data.train", *(f"prompts.{role}" for role in ("visible", "infrared", "goal"))):
         check_texts(config, name)
-    fraction = config.patches.fraction
-    if len(fraction) != 2 or not 0 < fraction[0] <= fraction[1] <= 1:
-        raise UserError(f"config.patches.fraction: {fraction!r} is no range of fractions, such as (0.5, 0.8)")
+    check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
     check_choice(config, "init", ("normal", "lossless"))
     check_choice(config, "parallel.mode", MODES)
@@ -200,9 +205,11 @@ def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
 def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
     """The parameters to start from."""
     if config.init_from:
-        packaged = config.init_from == "fusion" and not Path(config.init_from).exists()
-        params = jax.device_get(Fuser.load(None if packaged else config.init_from).params)
-        refuse_student(params, f"config.init_from: {config.init_from}")
+        packaged = config.init_from == "ldfusion" and not Path(config.init_from).exists()
+        params = jax.device_get(
+            Fuser.load(None if packaged else config.init_from, model="ldfusion" if packaged else None).params
+        )
+        require_ldfusion(params, f"config.init_from: {config.init_from}")
         return params
     if config.init == "lossless":
         return lossless_init(lossless_key)

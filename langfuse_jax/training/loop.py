@@ -82,7 +82,6 @@ class TrainingRun:
         looks: sheets, scores and the like.
         speed: of the steps.
         config_file: the name of the file in the work directory that has the config.
-        prepare: what takes long and comes before the first step, called once the checkpoints are known to fit.
     """
 
     config: ConfigDict
@@ -99,7 +98,6 @@ class TrainingRun:
     validate: Callable[[PyTree, Any], dict[str, float]] | None = None
     looks: Sequence[Look] = ()
     config_file: str = "config.json"
-    prepare: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -141,7 +139,6 @@ def run(
     if first:
         with atomic_write(workdir / training.config_file) as file:
             file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
-    training.prepare()
     batches = training.data.batches(start)
     guard = Guard(
         config.guard.max_skipped,

@@ -15,7 +15,9 @@ FOLDER = "checkpoints"  # in a work directory
 
 def finished_steps(folder: str | os.PathLike) -> list[int]:
     """The steps of the whole checkpoints in a folder, sorted."""
-    return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isascii() and path.name.isdecimal()
+    )
 
 
 def _find(workdir: str | Path, step: int | None) -> Path:

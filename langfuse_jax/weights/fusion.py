@@ -14,36 +14,40 @@ from flax import traverse_util
 from jax.typing import DTypeLike
 from safetensors import SafetensorError
 
-from langfuse_jax.errors import UserError
+from langfuse_jax.errors import UserError, reason
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.models.student import StudentNet
+from langfuse_jax.models.steered import SteeredNet
 from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.weights.border_rule import LIMITS
 from langfuse_jax.weights.tables import listed
 
 TENSORS, METADATA = "fusion.safetensors", "fusion.json"
 FORMAT, VERSION = "langfuse_jax.fusion", 1
 
 
-def network(params: Mapping) -> FusionNet | StudentNet:
-    """The network that parameters are of, recognised by their names; the fusion network where it is in doubt.
+def network(params: Mapping) -> FusionNet | SteeredNet:
+    """The network that parameters are of, recognised by their names; LDFusion's where it is in doubt.
 
     >>> from langfuse_jax import Fuser
-    >>> type(network(Fuser.load(model="student").params)).__name__
-    'StudentNet'
+    >>> type(network(Fuser.load().params)).__name__
+    'SteeredNet'
     """
-    return StudentNet() if "mix" in params.get("params", ()) else FusionNet()
+    tree = params.get("params", {})
+    if "words_0" in tree:
+        return SteeredNet(embedding=tree["words_0"]["kernel"].shape[0])
+    return FusionNet()
 
 
-def refuse_student(params: Mapping, origin: str) -> None:
-    """Raises UserError, naming `origin`, for parameters of a student where those of a fusion network are needed.
+def require_ldfusion(params: Mapping, origin: str) -> None:
+    """Raises UserError, naming `origin`, for parameters of another network than LDFusion's.
 
     Example::
 
         params, metadata = load_fusion("runs/mine")
-        refuse_student(params, "runs/mine")
+        require_ldfusion(params, "runs/mine")
     """
-    if isinstance(network(params), StudentNet):
-        raise UserError(f"{origin}: holds a student; give the folder of a fusion network")
+    if not isinstance(network(params), FusionNet):
+        raise UserError(f"{origin}: holds a steered network; give the folder of a network of LDFusion's architecture")
 
 
 def save_fusion(folder: str | os.PathLike, params: dict, *, dtype: DTypeLike = np.float32, metadata: dict) -> None:
@@ -55,8 +59,8 @@ def save_fusion(folder: str | os.PathLike, params: dict, *, dtype: DTypeLike = n
     >>> from langfuse_jax import Fuser
     >>> save_fusion("model", Fuser.load().params, dtype=np.float16, metadata={"trained_on": "nothing"})
     >>> params, metadata = load_fusion("model")
-    >>> metadata["trained_on"], params["params"]["decoder"]["head"]["bias"].shape
-    ('nothing', (1,))
+    >>> metadata["trained_on"], params["params"]["maps"]["bias"].shape
+    ('nothing', (9,))
     """
     if np.dtype(dtype) not in (np.float16, np.float32):
         raise UserError(f"dtype {np.dtype(dtype)}: fusion weights are saved as float16 or float32")
@@ -90,16 +94,20 @@ def load_fusion(folder: str | os.PathLike, *, check: bool = True) -> tuple[dict,
     try:
         metadata = json.loads(description.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{description}: cannot be read as JSON ({error}); copy the folder again") from error
+        raise UserError(f"{description}: cannot be read as JSON ({reason(error)}); copy the folder again") from error
     kind = (metadata.get("format"), metadata.get("version")) if isinstance(metadata, dict) else None
     if kind != (FORMAT, VERSION):
         raise UserError(
             f"{description}: is not version {VERSION} of {FORMAT}; write it with this version of the package"
         )
+    for name, (least, most) in LIMITS.items():
+        value = metadata.get(name, least)
+        if type(value) is not int or not least <= value <= most:
+            raise UserError(f"{description}: {name} is {value!r}; it must be from {least} to {most}")
     try:
         flat = safetensors.numpy.load_file(tensors)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{tensors}: cannot be read ({error}); copy the file again") from error
+        raise UserError(f"{tensors}: cannot be read ({reason(error)}); copy the file again") from error
     if check:
         _check(flat, tensors)
     return traverse_util.unflatten_dict({key: np.float32(value) for key, value in flat.items()}, sep="/"), metadata
@@ -125,7 +133,7 @@ def _check(flat: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 @cache
-def _shapes(net: FusionNet | StudentNet) -> dict[str, tuple[int, ...]]:
+def _shapes(net: FusionNet | SteeredNet) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's parameters by their keys."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
     # A key made in here, not outside, is no program to compile.

@@ -1,1 +1,0 @@
-"""A small student that learns to fuse as a trained network does."""
