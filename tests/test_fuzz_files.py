@@ -153,7 +153,7 @@ def test_any_file_is_read_or_refused(tmp_path, content, ending):
 
 @pytest.mark.slow
 @settings(
-    max_examples=int(os.environ.get("LANGFUSE_JAX_FUZZ", "3000")),  # 100 000 take about an hour
+    max_examples=int(os.environ.get("LANGFUSE_JAX_FUZZ", "1500")),  # 100 000 take about an hour
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

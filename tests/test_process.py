@@ -117,6 +117,7 @@ def test_no_command_leaves_half_an_output(tmp_path):
 def test_sigterm_removes_what_is_half_written(tmp_path):
     program = """if True:
         import os, signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which the shell's background jobs ignore
         from langfuse_jax import cli
         from langfuse_jax.runtime.atomic import atomic_write
 

@@ -337,6 +337,7 @@ def train(root, workdir, **more):
     return main(["train", "--config", "words", "--workdir", str(workdir), "--override", *flags])
 
 
+@pytest.mark.slow
 def test_a_training_run_resumes_and_its_model_remembers_its_words(tmp_path, capsys):
     draw_scenes(tmp_path, seeds=(0, 1))
     assert train(tmp_path, tmp_path / "whole", steps=4) == 0
