@@ -6,7 +6,8 @@ from pathlib import Path
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import EXTENSIONS
-from langfuse_jax.images.pairs import Pair, match_pairs
+from langfuse_jax.images.naming import find_convention
+from langfuse_jax.images.pairs import Pair, by_stem, match_pairs
 
 # Folder names, in small letters; `crop_lr_visible` and `cropinfrared` are RoadScene's own.
 VISIBLE = ("visible", "vi", "vis", "rgb", "color", "crop_lr_visible")
@@ -92,8 +93,11 @@ def _roles(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _mixed(folder: Path) -> tuple[Path, Path] | None:
-    """The folder as that of both roles, where it has images itself, or None."""
-    return (folder, folder) if _has_images(folder) else None
+    """The folder as that of both roles, where it has images whose names tell the two apart, or None."""
+    if not _has_images(folder):
+        return None
+    stems = [*by_stem(folder, "visible and infrared")]
+    return (folder, folder) if find_convention(stems, stems, one_folder=True) else None
 
 
 def _parts(folder: Path) -> dict[str, Path]:
