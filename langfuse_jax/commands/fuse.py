@@ -344,14 +344,14 @@ def _fuse_files(args: argparse.Namespace) -> int:
             if written.exists() and written.samefile(source):
                 raise UserError(f"--out {written}: is the source image {source}; choose another name")
     check_writable(out.parent)
-    from langfuse_jax.inference.memory import check_memory, device_errors
-
     remarks = Remarks(print_warning)
     reading = Reading(
         args.infrared_range, args.max_side, invert=args.invert_infrared, resize=args.resize, remarks=remarks
     )
     luma, chroma, infrared = read_pair(pair, reading)
     remarks.finish(inverted=args.invert_infrared)
+    from langfuse_jax.inference.memory import check_memory, device_errors  # JAX: not before the images are read
+
     fuser = _load_fuser(args)
     check_memory(fuser.net, luma.shape, tile=args.tile)
     with device_errors():
