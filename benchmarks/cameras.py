@@ -12,7 +12,8 @@ from PIL import Image
 from langfuse_jax import Fuser, UserError
 from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.images.files import camera_frame, read_infrared, rgb_to_ycbcr, to_unit, write_png, ycbcr_to_rgb
-from langfuse_jax.images.pairs import Pair, Reading, pair_size, read_pair
+from langfuse_jax.images.pairs import Pair, pair_size, read_pair
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.frames import open_infrared
 

@@ -18,7 +18,7 @@ import numpy as np
 from langfuse_jax import Fuser
 from langfuse_jax.classical.baselines import BASELINES
 from langfuse_jax.data.scenes import list_scenes, read_scene
-from langfuse_jax.images.pairs import Reading
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.inference.frames import open_infrared, open_visible
 
 FRAMES = 8

@@ -9,7 +9,7 @@
 `DATA` holds roadscene, msrs and vifb, each with `visible` and `infrared`.
 
 Hardware: two CPU cores, 4 GiB. Expected time: 18 and 4 minutes (measured). Expected result, measured: the
-numbers of README.
+numbers of `ldfusion` in docs/leaderboard.md.
 """
 
 from langfuse_jax.configs import default

@@ -3,9 +3,9 @@
     langfuse-jax train --config tpu_pod --workdir /mnt/shared/runs/pod \
         --config.data.root=data --config.clip=openai/clip-vit-base-patch32 --config.vgg=vgg19.safetensors
 
-Hardware: a TPU v5e-32 slice; the same command on every host of it (README has the gcloud line), with `workdir` on a
-disk that all hosts mount. A batch must divide over the chips: for other slices say --config.batch_size. It must not
-exceed the number of training pairs, so this requires a large dataset (LLVIP has 12 025 pairs):
+Hardware: a TPU v5e-32 slice; the same command on every host of it (docs/scaling.md has the gcloud line), with
+`workdir` on a disk that all hosts mount. A batch must divide over the chips: for other slices say --config.batch_size.
+It must not exceed the number of training pairs, so this requires a large dataset (LLVIP has 12 025 pairs):
 --config.data.train="('llvip',)".
 
 Expected time, an ESTIMATE: a sample costs 0.75 TFLOP (configs/default.py), the 12 025 pairs once an epoch for 100

@@ -15,6 +15,7 @@ if not os.path.isdir(os.path.join(__path__[0], "configs")):
 
 # Public names, imported on first use so that `langfuse-jax --help` need not wait for JAX.
 _HOME = {
+    "Alignment": "langfuse_jax.alignment.transform",
     "Clip": "langfuse_jax.clip.pretrained",
     "CutPrompt": "langfuse_jax.errors",
     "FusionNet": "langfuse_jax.models.fusion",
@@ -23,6 +24,7 @@ _HOME = {
     "TextEmbeddings": "langfuse_jax.clip.words",
     "UnknownWords": "langfuse_jax.errors",
     "UserError": "langfuse_jax.errors",
+    "align": "langfuse_jax.alignment.rig",
     "evaluate_folders": "langfuse_jax.evaluation.folders",
     "fuse_folders": "langfuse_jax.inference.folders",
     "fuse_video": "langfuse_jax.inference.video",

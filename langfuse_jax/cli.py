@@ -16,6 +16,7 @@ from langfuse_jax.runtime.process import INTERRUPTED, ended_by_sigterm, mend_str
 # Of each sub-command, what it is for; its module is imported when it is called.
 _COMMANDS = {
     "fuse": "fuse a pair of images, two folders of them, or two videos",
+    "align": "find the transform between the two cameras of a rig (needs the extra [align])",
     "evaluate": "score fused images of one or several methods against their sources",
     "demo": "serve a page to fuse images on, in a browser (needs the extra [demo])",
     "export": "write network and weights to a file that JAX alone can run",

@@ -1,4 +1,4 @@
-"""The error that a user can cause and mend, and the warning that a result is not all of what was asked for."""
+"""Errors that a user can cause and correct, and warnings."""
 
 import sys
 
@@ -15,23 +15,23 @@ class Preempted(Exception):
 
 
 class BadPixels(UserError):
-    """An image file whose numbers are no image: NaN, infinite, out of range or of a strange type."""
+    """Values that cannot be those of an image: NaN, infinite, out of range or of an unsupported type."""
 
 
 class WrongType(UserError, TypeError):
-    """A Python argument of a type that means nothing here."""
+    """A Python argument of an unsupported type."""
 
 
 class CutPrompt(UserWarning):
-    """A prompt is longer than a CLIP reads. The command line prints it as one line on stderr."""
+    """A prompt is longer than the CLIP reads. The command line prints it as one line on stderr."""
 
 
 class UnknownWords(UserWarning):
-    """A prompt has words that a CLIP was never taught. The command line prints it as one line on stderr."""
+    """A prompt has words that the CLIP was never taught. The command line prints it as one line on stderr."""
 
 
 class InputRemark(UserWarning):
-    """Something about an input that is probably not meant. The command line prints it as one line on stderr."""
+    """An input that is probably a mistake. The command line prints it as one line on stderr."""
 
 
 def one_line(text: object) -> str:

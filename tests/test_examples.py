@@ -17,6 +17,8 @@ MODULES = [
 ]
 PACKAGES = ("langfuse_jax", "langfuse_jax.metrics", "langfuse_jax.losses")
 ENTRY_POINTS = (
+    "alignment.rig",
+    "alignment.transform",
     "analysis.explain",
     "analysis.figures",
     "classical.baselines",
@@ -36,6 +38,7 @@ ENTRY_POINTS = (
     "images.ragged",
     "images.sheet",
     "inference.fuser",
+    "inference.rigs",
     "inference.video",
     "inference.stream",
     "inference.tiles",

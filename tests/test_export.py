@@ -1,4 +1,4 @@
-"""The exported network: README's lines run it without the package, to the package's numbers."""
+"""The exported network: the lines of docs/fusing.md run it without the package, to the package's numbers."""
 
 import subprocess
 import sys

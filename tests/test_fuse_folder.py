@@ -17,7 +17,7 @@ from PIL import Image
 
 from langfuse_jax import UserError, fuse_folders
 from langfuse_jax.cli import main
-from langfuse_jax.commands import fuse as fuse_command
+from langfuse_jax.commands import flags as command_flags
 from langfuse_jax.images import files as images
 from langfuse_jax.images.files import write_png
 from langfuse_jax.inference.finished import RECORD
@@ -240,7 +240,7 @@ def test_infrared_range(tmp_path, fuse, folders, capsys):
 
 
 def test_large_images_ask_for_the_flag(tmp_path, fuse, expected, monkeypatch):
-    monkeypatch.setattr(fuse_command, "MAX_SIDE", 46)
+    monkeypatch.setattr(command_flags, "MAX_SIDE", 46)
     large = [i for i in names() if max(expected[i].shape) > 46]
     status, out, err = fuse("--out", tmp_path)
     assert (status, out) == (1, f"fused {PAIRS - len(large)} of {PAIRS}; failed: {', '.join(large)}\n")

@@ -91,7 +91,7 @@ def test_two_devices_equal_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("network", "steps"), [("whole", 20), ("steered", 3)])
+@pytest.mark.parametrize(("network", "steps"), [("whole", 5), ("steered", 3)])
 def test_eight_devices_equal_one(tmp_path, network, steps):
     _finish(_start(STEPS, tmp_path / "steps.npz", "one,jit,pmap", network, steps, devices=8))
     found = np.load(tmp_path / "steps.npz")

@@ -9,8 +9,9 @@ from PIL import Image
 from langfuse_jax import UserError, fuse_folders
 from langfuse_jax.cli import main
 from langfuse_jax.images import files as images
-from langfuse_jax.images.pairs import Pair, Reading, read_pair, resampled
+from langfuse_jax.images.pairs import Pair, read_pair, resampled
 from langfuse_jax.images.palettes import colourful, palette, without_palette
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks, local_skewness
 
 Y, X = np.mgrid[:48, :64]

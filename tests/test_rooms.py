@@ -8,9 +8,9 @@ import langfuse_jax
 PACKAGE = Path(langfuse_jax.__file__).parent
 # A room may import from those before it.
 ROOMS = (
-    *("_version", "errors", "runtime", "images", "examples", "metrics", "models", "classical", "losses", "weights"),
-    *("clip", "evaluation", "data", "inference", "analysis", "training", "compact_clip", "steering"),
-    *("commands", "cli", "__init__", "__main__"),
+    *("_version", "errors", "runtime", "alignment", "images", "examples", "metrics", "models", "classical"),
+    *("losses", "weights", "clip", "evaluation", "data", "inference", "analysis", "training", "compact_clip"),
+    *("steering", "page", "commands", "cli", "__init__", "__main__"),
 )
 
 

@@ -7,7 +7,7 @@ import sys
 PROGRAM = """
 import json, tempfile
 import numpy as np
-from langfuse_jax import Fuser, UserError, fuse_folders
+from langfuse_jax import Alignment, Fuser, UserError, align, fuse_folders
 from langfuse_jax.examples.night_scene import write_night_scenes
 from langfuse_jax.metrics import evaluate
 
@@ -15,6 +15,7 @@ folder = tempfile.mkdtemp()
 write_night_scenes(folder, 1, 32, 32)
 gray = np.zeros((32, 32), np.uint8)
 fuser = Fuser({"params": {}})
+rig = Alignment(np.eye(3), (32, 32), (32, 32))
 calls = {
     "a path": lambda: Fuser.load(3),
     "a tile": lambda: fuser(gray, gray, tile=32.0),
@@ -27,6 +28,9 @@ calls = {
     "nothing to score": lambda: evaluate(gray, gray, None),
     "complex numbers to score": lambda: evaluate(gray + 0j, gray, gray),
     "a mask to score": lambda: evaluate(gray > 0, gray, gray),
+    "bytes to align": lambda: rig.apply(gray, gray),
+    "colour infrared to align": lambda: rig.apply(gray / 255, np.zeros((32, 32, 3))),
+    "paths to align": lambda: align("a.png", "b.png"),
     "canvases": lambda: fuse_folders(f"{folder}/visible", f"{folder}/infrared", f"{folder}/o", canvases="4"),
     "a batch size": lambda: fuse_folders(f"{folder}/visible", f"{folder}/infrared", f"{folder}/o", batch_size=1.5),
 }

@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langfuse_jax.commands.flags import add_compilation_cache
+from langfuse_jax.commands.flags import add_alignment, add_compilation_cache, add_pair_by, load_alignment
 from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.evaluation.folders import evaluate_folders
 from langfuse_jax.evaluation.outputs import KINDS
@@ -37,11 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--visible", metavar="A", required=True, help="visible image, or a folder of them")
     parser.add_argument("--infrared", metavar="B", required=True, help="infrared image, or a folder of them")
-    parser.add_argument(
-        "--pair-by",
-        metavar="VIS,IR",
-        help="how the source files of a pair are named, as *_vi,*_ir (default: equal stems, else it is detected)",
-    )
+    add_pair_by(parser)
+    add_alignment(parser)
     parser.add_argument(
         "--metrics", metavar="M,M", help="names such as EN,SD,VIF, or all (default: EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM)"
     )
@@ -79,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the sub-command: 0 when all images are scored, 1 when some are left out; else raises UserError."""
+    for flag, given in (("--to", args.to), ("--outside", args.outside)):
+        if given and not args.alignment:
+            raise UserError(f"{flag} {given}: requires --alignment; give it, or leave this out")
     outputs = {kind: Path(path) for kind in KINDS if (path := getattr(args, kind))}
     metrics = args.metrics if args.metrics in (None, "", "all") else [m.strip() for m in args.metrics.split(",")]
     result = evaluate_folders(
@@ -91,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
         outputs=outputs,
         strict=args.strict,
         pair_by=parse_convention(args.pair_by) if args.pair_by else None,
+        alignment=load_alignment(args.alignment),
+        to=args.to or "visible",
+        outside=args.outside or "crop",
     )
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows

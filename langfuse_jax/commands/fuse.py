@@ -9,14 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from langfuse_jax.commands.flags import add_compilation_cache, add_model
+from langfuse_jax.commands.flags import (
+    add_alignment,
+    add_allow_large,
+    add_compilation_cache,
+    add_model,
+    add_pair_by,
+    allowed_side,
+    check_sources,
+    load_alignment,
+)
 from langfuse_jax.errors import UserError, one_line, print_warning
 from langfuse_jax.images.encoding import FORMATS, check_format, check_output
-from langfuse_jax.images.files import LUMA, MAX_SIDE, write_png
+from langfuse_jax.images.files import LUMA, write_png
 from langfuse_jax.images.naming import SAME, parse_convention
-from langfuse_jax.images.pairs import Pair, Reading, read_pair
+from langfuse_jax.images.pairs import Pair, read_pair
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.encoder import CODECS, CRF, Encoding
@@ -26,6 +34,7 @@ from langfuse_jax.weights.fingerprint import fingerprint_of
 from langfuse_jax.weights.packaged import packaged_folder
 
 if TYPE_CHECKING:
+    from langfuse_jax.alignment.transform import Alignment
     from langfuse_jax.inference.fuser import Fuser
 
 # Where each flag acts that does not act everywhere.
@@ -42,6 +51,11 @@ _ACTS_ON = {
     "allow-large": (_PAIR, _FOLDER, _VIDEO),
     "tile": (_PAIR, _FOLDER),
     "pair-by": (_FOLDER, _VIDEO),
+    "alignment": (_PAIR, _FOLDER, _VIDEO),
+    "align": (_PAIR, _FOLDER, _VIDEO),
+    "to": (_PAIR, _FOLDER, _VIDEO),
+    "outside": (_PAIR, _FOLDER, _VIDEO),
+    "no-check": (_PAIR, _FOLDER, _VIDEO),
     "overwrite": (_FOLDER,),
     "verbose": (_FOLDER,),
     "canvases": (_FOLDER,),
@@ -100,12 +114,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("visible", "infrared"),
         help="bring the other image of a pair to the size of this one, where both show the same",
     )
+    add_pair_by(parser)
+    add_alignment(parser)
     parser.add_argument(
-        "--pair-by",
-        metavar="VIS,IR",
-        help="how the files of a pair are named, as *_vi,*_ir (default: equal stems, else it is detected)",
+        "--align", action="store_true", help="find the alignment first, as `langfuse-jax align` does from 5 pairs"
     )
-    parser.add_argument("--allow-large", action="store_true", help="fuse images of more than 8192 pixels a side too")
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not look whether the images of a pair lie over each other"
+    )
+    add_allow_large(parser)
     parser.add_argument(
         "--overwrite", action="store_true", help="fuse again the pairs of a folder that are there already"
     )
@@ -139,27 +156,15 @@ def run(args: argparse.Namespace) -> int:
     for flag, path in (("--visible", args.visible), ("--infrared", args.infrared)):
         if path is None and (flag == "--infrared" or args.video):
             raise UserError(f"{flag}: is missing; give --visible and --infrared, or --example alone")
-        if path is not None and not os.path.exists(path):
-            raise UserError(f"{flag} {path}: no such file or folder; check the path")
+    check_sources(args.visible, args.infrared, frames=args.video)
     _check_flags(args, _VIDEO if args.video else _FOLDER if os.path.isdir(args.infrared) else _PAIR)
     if args.visible is None:
         for flag, given in (("--resize", args.resize), ("--pair-by", args.pair_by)):
             if given:
                 raise UserError(f"{flag} {given}: does nothing with the photos that cameras keep; leave it out")
-        return _fuse_folders(args) if os.path.isdir(args.infrared) else _fuse_files(args)
-    both_roles = os.path.isdir(args.visible)  # whose names may tell the two apart
-    if os.path.samefile(args.visible, args.infrared) and not both_roles:
-        raise UserError(f"{args.visible}: is given as both --visible and --infrared; they must differ")
     if args.video:
         return _fuse_videos(args)
-    if os.path.isdir(args.visible) != os.path.isdir(args.infrared):
-        raise UserError(
-            f"--visible {args.visible} and --infrared {args.infrared}: one is a file and the other a folder; "
-            "give two files or two folders"
-        )
-    if not os.path.isdir(args.visible):
-        return _fuse_files(args)
-    return _fuse_folders(args)
+    return _fuse_folders(args) if os.path.isdir(args.infrared) else _fuse_files(args)
 
 
 def _check_flags(args: argparse.Namespace, job: str) -> None:
@@ -195,10 +200,19 @@ def _check_values(args: argparse.Namespace) -> None:
                 raise UserError(f"{flag}: is of a --goal; give one, or leave it out")
     elif args.clip and all(map(_is_text_file, args.goal)):
         raise UserError("--clip: encodes sentences, and every --goal is a file that is encoded already; leave it out")
+    if args.alignment and args.align:
+        raise UserError("--align: finds what --alignment gives; leave one of the two out")
+    for flag, given in (("--to", args.to), ("--outside", args.outside)):
+        if given and not (args.alignment or args.align):
+            raise UserError(f"{flag} {given}: requires --alignment or --align; give one, or leave it out")
+    if args.alignment or args.align:
+        for flag, given in (("--resize", args.resize), ("--no-check", args.no_check)):
+            if given:
+                raise UserError(f"{flag}: does nothing with an alignment; leave it out")
+    if args.to == "infrared" and args.outside == "visible":
+        raise UserError("--outside visible: keeps the whole visible image, which --to infrared crops; leave one out")
     check_format("png" if args.format is None else args.format, args.bits)
-    args.max_side = None if args.allow_large else MAX_SIDE
-    if args.allow_large:
-        Image.MAX_IMAGE_PIXELS = None  # Pillow has a limit of its own
+    args.max_side = allowed_side(args.allow_large)
 
 
 def _load_fuser(args: argparse.Namespace) -> "Fuser":
@@ -250,6 +264,7 @@ def _fuse_folders(args: argparse.Namespace) -> int:
         max_side=args.max_side,
         invert_infrared=args.invert_infrared,
         resize=args.resize,
+        **_alignment_options(args),
         overwrite=args.overwrite,
         canvases=4 if args.canvases is None else args.canvases,
         batch_size=args.batch_size,
@@ -270,6 +285,30 @@ def _fuse_folders(args: argparse.Namespace) -> int:
         line += f"; paired by {result.convention}"
     print(one_line(line))
     return 1 if result.failed else 0
+
+
+def _alignment_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `fuse_folders` and `fuse_video` take of the flags on alignment."""
+    return {
+        "alignment": _alignment(args),
+        "to": args.to or "visible",
+        "outside": args.outside or "crop",
+        "check": not args.no_check,
+    }
+
+
+def _alignment(args: argparse.Namespace) -> "Alignment | dict[str, Alignment] | None":
+    if not args.align:
+        alignment = load_alignment(args.alignment)
+        if args.video and isinstance(alignment, dict):
+            raise UserError(f"--alignment {args.alignment}: is a folder, and the frames of a video have one alignment")
+        return alignment
+    from langfuse_jax.inference.rigs import align_rig
+
+    pair_by = parse_convention(args.pair_by) if args.pair_by else None
+    alignment, _ = align_rig(args.visible, args.infrared, pair_by=pair_by, max_side=args.max_side)
+    print(alignment.describe(), file=sys.stderr)
+    return alignment
 
 
 def _print_work(result: FusedFolders) -> None:
@@ -299,6 +338,7 @@ def _fuse_videos(args: argparse.Namespace) -> int:
         max_side=args.max_side,
         invert_infrared=args.invert_infrared,
         resize=args.resize,
+        **_alignment_options(args),
         shortest=args.shortest,
         pair_by=parse_convention(args.pair_by) if args.pair_by else None,
         encoding=Encoding(args.codec or "h264", args.crf),
@@ -344,9 +384,11 @@ def _fuse_files(args: argparse.Namespace) -> int:
             if written.exists() and written.samefile(source):
                 raise UserError(f"--out {written}: is the source image {source}; choose another name")
     check_writable(out.parent)
-    remarks = Remarks(print_warning)
+    options = _alignment_options(args)
+    check = options.pop("check") and options["alignment"] is None
+    remarks = Remarks(print_warning, check=(pair.stem,) if check else ())
     reading = Reading(
-        args.infrared_range, args.max_side, invert=args.invert_infrared, resize=args.resize, remarks=remarks
+        args.infrared_range, args.max_side, invert=args.invert_infrared, resize=args.resize, remarks=remarks, **options
     )
     luma, chroma, infrared = read_pair(pair, reading)
     remarks.finish(inverted=args.invert_infrared)

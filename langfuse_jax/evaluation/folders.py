@@ -18,11 +18,13 @@ from langfuse_jax.evaluation.table import ScoreTable
 from langfuse_jax.images.canvas import Size
 from langfuse_jax.images.naming import Convention
 from langfuse_jax.images.pairs import FusedPair, match_fused, scan_sizes
+from langfuse_jax.images.reading import Reading
 
 Levels = UInt8[np.ndarray, "b h w"]
 Sizes = Int32[np.ndarray, "b 2"]
 
 if TYPE_CHECKING:  # JAX: not before the folders are known to be right
+    from langfuse_jax.alignment.transform import Alignment
     from langfuse_jax.clip.pretrained import Clip
     from langfuse_jax.clip.words import TextEmbeddings
     from langfuse_jax.evaluation.language import LanguageScore
@@ -65,6 +67,9 @@ def evaluate_folders(
     outputs: Mapping[str, str | os.PathLike] | None = None,
     strict: bool = False,
     pair_by: Convention | None = None,
+    alignment: "Alignment | Mapping[str, Alignment] | None" = None,
+    to: Literal["visible", "infrared"] = "visible",
+    outside: Literal["crop", "visible"] = "crop",
 ) -> Evaluation:
     """Scores the fused images of one or several methods, whose files match those of the sources by stem.
 
@@ -78,6 +83,8 @@ def evaluate_folders(
         outputs: files to write, by their kinds "csv", "json", "markdown", "latex" and "plot".
         strict: raise UserError for the first scene to be left out.
         pair_by: how the files of the sources are named; by default it is found out, see `images.pairs.match_pairs`.
+
+        alignment, to, outside: those with which the images were fused, see `inference.folders.fuse_folders`.
 
     Raises:
         UserError: for paths, metrics or outputs that are wrong, and where no scene can be scored; BadPixels, one of its
@@ -106,12 +113,13 @@ def evaluate_folders(
 
     for problem in problems:
         leave_out(problem)
-    sizes = scan_sizes(scenes, failed)
+    reading = Reading(alignment=alignment, to=to, outside=outside)
+    sizes = scan_sizes(scenes, failed, reading)
     names = _metric_names(metrics)
     language = load_language() if load_language else None
     columns, score = _columns(names, convention, language)
     sizes = _large_enough(sizes, names, failed)
-    stems, values = _score_all(sizes, score, tuple(columns), failed)
+    stems, values = _score_all(sizes, score, tuple(columns), failed, reading)
     directions = {name: column.higher_is_better for name, column in columns.items()}
     about: dict[str, Any] = {}
     if language:
@@ -205,7 +213,11 @@ def _large_enough(
 
 
 def _score_all(
-    sizes: Mapping[FusedPair, Size | None], score: "Score", columns: Sequence[str], failed: "Failed"
+    sizes: Mapping[FusedPair, Size | None],
+    score: "Score",
+    columns: Sequence[str],
+    failed: "Failed",
+    reading: Reading,
 ) -> tuple[list[str], Float64[np.ndarray, "methods images columns"]]:
     """Stems, sorted, and their scores."""
     from langfuse_jax.evaluation.scoring import score_scenes
@@ -217,7 +229,7 @@ def _score_all(
             failed(scene, error)
             progress.update()
 
-        for scene, results in score_scenes(sizes, score, failed_to_read):
+        for scene, results in score_scenes(sizes, score, failed_to_read, reading):
             scored[scene.stem] = [[result[name] for name in columns] for result in results]
             progress.update()
     if not scored:

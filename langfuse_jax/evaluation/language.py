@@ -58,7 +58,7 @@ def language_scores(
         words: text embeddings, (d,) or (1, d) each.
 
     Returns:
-        (b,) scores by name, in the order of `LANGUAGE_SCORES`. A vector without length has cosine 0.
+        (b,) scores by name, in the order of `LANGUAGE_SCORES`. A zero vector has cosine 0.
 
     >>> visible, infrared, goal = jnp.eye(3)
     >>> scores = language_scores(goal[None], visible[None], infrared[None], Words(goal, visible, infrared))

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int32, UInt8
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.canvas import Size, place, plan, smallest
 from langfuse_jax.images.files import read_infrared, read_visible, to_uint8
-from langfuse_jax.images.pairs import FusedPair, check_sizes, filled
+from langfuse_jax.images.pairs import FusedPair, Pair, brought_to_one_size, check_sizes, filled
 from langfuse_jax.images.ragged import ragged_batches
+from langfuse_jax.images.reading import AS_THEY_ARE, Reading
 from langfuse_jax.runtime.threads import default_threads
 
 # (fused, visible, infrared, sizes) -> scores by name: gray images on canvases, and their true heights and widths.
@@ -32,11 +33,12 @@ _PROGRAM_PIXELS = {"cpu": 1e7}
 _PROGRAM_PIXELS_ELSEWHERE = 1e9
 
 
-def read_gray_scene(scene: FusedPair) -> list[Levels]:
+def read_gray_scene(scene: FusedPair, reading: Reading = AS_THEY_ARE) -> list[Levels]:
     """The visible, the infrared and the fused images of a scene as gray levels 0-255; colour gives its luma (BT.601).
 
-    Deeper images are rounded to 8 bits, as the published scripts see them. Raises UserError, naming the file, where one
-    cannot be read or their sizes differ, and BadPixels for NaN and values out of range.
+    Sources are aligned as `reading` says. Deeper images are rounded to 8 bits, as the published scripts see them.
+    Raises UserError, naming the file, where one cannot be read or their sizes differ, and BadPixels for NaN and values
+    out of range.
 
     >>> from pathlib import Path
     >>> from langfuse_jax.examples.night_scene import write_night_scenes
@@ -46,14 +48,20 @@ def read_gray_scene(scene: FusedPair) -> list[Levels]:
     ['uint8', 'uint8', 'uint8']
     """
     paths = [scene.visible, scene.infrared, *scene.fused]
-    images = [read_infrared(path) if path == scene.infrared else read_visible(path)[0] for path in paths]
+    least = reading.min_infrared_side
+    images = [
+        read_infrared(path, min_side=least) if path == scene.infrared else read_visible(path)[0] for path in paths
+    ]
+    if reading.alignment is not None:
+        sources = brought_to_one_size((images[0], None, images[1]), reading, Pair(*scene[:3]))
+        images[:2] = sources[0], sources[2]
     check_sizes({path: image.shape for path, image in zip(paths, images, strict=True)})
     images[1] = filled(images[1], images[0])  # as it was fused
     return [to_uint8(image) for image in images]
 
 
 def score_scenes(
-    sizes: Mapping[FusedPair, Size | None], score: Score, failed: Failed
+    sizes: Mapping[FusedPair, Size | None], score: Score, failed: Failed, reading: Reading = AS_THEY_ARE
 ) -> Iterator[tuple[FusedPair, list[dict[str, float]]]]:
     """(scene, scores of each of its fused images) in no certain order; `sizes` as `pairs.scan_sizes` gives them.
 
@@ -77,7 +85,7 @@ def score_scenes(
     jobs = sorted(sizes, key=lambda scene: canvases.index(homes[scene]) if scene in homes else len(canvases))
     batches = ragged_batches(
         jobs,
-        _rows,
+        partial(_rows, reading),
         lambda row: row.images[0].shape,
         partial(_program, score),
         canvases={canvas: images[canvas] for canvas in canvases},
@@ -102,8 +110,8 @@ class _Row(NamedTuple):
     images: tuple[Levels, Levels, Levels]  # fused, visible, infrared
 
 
-def _rows(scene: FusedPair) -> list[_Row]:
-    visible, infrared, *fused = read_gray_scene(scene)
+def _rows(reading: Reading, scene: FusedPair) -> list[_Row]:
+    visible, infrared, *fused = read_gray_scene(scene, reading)
     return [_Row(scene, method, (image, visible, infrared)) for method, image in enumerate(fused)]
 
 

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,6 @@ from langfuse_jax.errors import UserError, reason
 from langfuse_jax.images.cameras import photo_beside, photo_size
 from langfuse_jax.images.files import (
     EXTENSIONS,
-    MAX_SIDE,
-    MIN_SIDE,
-    Limits,
     camera_frame,
     check_sides,
     header_size,
@@ -29,6 +27,7 @@ from langfuse_jax.images.files import (
     to_unit,
 )
 from langfuse_jax.images.naming import SAME, Convention, find_convention
+from langfuse_jax.images.reading import AS_THEY_ARE, Reading
 from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
@@ -37,26 +36,6 @@ NO_COLOUR = 0.03  # of chroma, that compression leaves in a gray image
 # Luma and chroma (None: gray) of a visible image, and an infrared image. Those of a list differ in size.
 Sources = tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _ 2"] | None, Float32[np.ndarray, "_ _"]]
 _Scenes = tuple[str | os.PathLike, Mapping[str, Path]]  # a folder, and its files by stem or by scene
-
-
-class Reading(NamedTuple):
-    """How pairs of files are read.
-
-    Attributes:
-        limits: raw values of infrared files that become black and white (`images.files.read_infrared`).
-        found: the limits are of other files' counts, and do not hold for files of 8 bits.
-        max_side: pixels a side over which images are refused; None for any size.
-        invert: the infrared images are negatives, in which hot is black.
-        resize: "visible" or "infrared", to whose size the other image of a pair is brought; None where they must agree.
-        remarks: hears of what is probably not meant.
-    """
-
-    limits: Limits | None = None
-    max_side: int | None = MAX_SIDE
-    found: bool = False
-    invert: bool = False
-    resize: str | None = None
-    remarks: Remarks | None = None
 
 
 class Pair(NamedTuple):
@@ -262,9 +241,6 @@ def by_stem(folder: str | os.PathLike, role: str) -> dict[str, Path]:
     return images
 
 
-_AS_THEY_ARE = Reading()
-
-
 def _is_file(entry: os.DirEntry) -> bool:
     """False for folders; a link that leads nowhere, or to itself, is named when it is read."""
     try:
@@ -273,7 +249,7 @@ def _is_file(entry: os.DirEntry) -> bool:
         return True
 
 
-def read_pair(pair: Pair, reading: Reading = _AS_THEY_ARE) -> Sources:
+def read_pair(pair: Pair, reading: Reading = AS_THEY_ARE) -> Sources:
     """Luma and chroma (None for gray) of the visible image, and the infrared image; see `images.files.read_infrared`.
 
     Where there is no infrared, the visible luma takes its place. A pair of one file is that of a thermal camera which
@@ -287,26 +263,40 @@ def read_pair(pair: Pair, reading: Reading = _AS_THEY_ARE) -> Sources:
     >>> luma.shape, chroma.shape, infrared.shape
     ((48, 64), (48, 64, 2), (48, 64))
     """
-    if pair.visible == pair.infrared:
-        luma, chroma, infrared = _read_camera_pair(pair.infrared, reading)
-    else:
-        luma, chroma = read_visible(pair.visible, reading.max_side)
-        infrared = read_infrared(
-            pair.infrared,
-            reading.limits,
-            reading.max_side,
-            found=reading.found,
-            min_side=1 if reading.resize == "visible" else MIN_SIDE,
-            remarks=reading.remarks,
-        )
-        if reading.remarks is not None:
-            _compare(pair, chroma, reading.remarks)
-        luma, chroma, infrared = brought_to_one_size((luma, chroma, infrared), reading, pair[1:])
-        check_sizes({pair.visible: luma.shape, pair.infrared: infrared.shape})
+    luma, chroma, infrared = brought_to_one_size(read_sources(pair, reading), reading, pair)
+    check_sizes({pair.visible: luma.shape, pair.infrared: infrared.shape})
+    if reading.remarks is not None:
+        reading.remarks.saw_pair(pair.stem, luma, infrared)
     return luma, chroma, filled(1 - infrared if reading.invert else infrared, luma)
 
 
-def pair_size(pair: Pair, resize: str | None = None) -> tuple[int, int] | None:
+def read_sources(pair: Pair, reading: Reading = AS_THEY_ARE) -> Sources:
+    """Both images of a pair as the cameras took them: they may differ in size, and infrared be NaN.
+
+    Raises UserError as the readers do.
+
+    >>> from langfuse_jax.examples.night_scene import write_night_scenes
+    >>> write_night_scenes("scenes", 1, 48, 64)
+    >>> read_sources(match_pairs("scenes/visible", "scenes/infrared")[0][0])[2].shape
+    (48, 64)
+    """
+    if pair.visible == pair.infrared:
+        return _read_camera_pair(pair.infrared, reading)
+    luma, chroma = read_visible(pair.visible, reading.max_side)
+    infrared = read_infrared(
+        pair.infrared,
+        reading.limits,
+        reading.max_side,
+        found=reading.found,
+        min_side=reading.min_infrared_side,
+        remarks=reading.remarks,
+    )
+    if reading.remarks is not None:
+        _compare(pair, chroma, reading.remarks)
+    return luma, chroma, infrared
+
+
+def pair_size(pair: Pair, reading: Reading = AS_THEY_ARE) -> tuple[int, int] | None:
     """(height, width) that `read_pair` will give, without the pixels; None where it cannot be had.
 
     >>> from langfuse_jax.examples.night_scene import write_night_scenes
@@ -314,6 +304,15 @@ def pair_size(pair: Pair, resize: str | None = None) -> tuple[int, int] | None:
     >>> pair_size(match_pairs("scenes/visible", "scenes/infrared").pairs[0])
     (48, 64)
     """
+    if reading.alignment is not None:
+        try:
+            alignment = reading.alignment_of(pair.stem)
+            assert alignment is not None
+            _, _, width, height = alignment.window(reading.to, reading.outside)
+        except UserError:  # which is said when the pair is read
+            return None
+        return height, width
+    resize = reading.resize
     if pair.visible != pair.infrared:
         return infrared_size(pair.infrared) if resize == "infrared" else header_size(pair.visible)
     try:
@@ -332,15 +331,27 @@ def _compare(pair: Pair, chroma: Float32[np.ndarray, "h w 2"] | None, remarks: R
         remarks("swapped", f"{pair.infrared} is in colour and {pair.visible} is not: are the two swapped?")
 
 
-def brought_to_one_size(sources: Sources, reading: Reading, paths: tuple[Path, Path]) -> Sources:
-    """Sources, one resampled as `reading.resize` says. Raises UserError, naming `paths`, where that distorts it.
+def brought_to_one_size(sources: Sources, reading: Reading, pair: Pair) -> Sources:
+    """Sources that lie over each other: aligned, or one resampled, as `reading` says.
+
+    Raises UserError, naming the files of `pair`, where the alignment is for other sizes or resampling distorts.
 
     >>> sources = np.ones((48, 64), np.float32), None, np.ones((24, 32), np.float32)
-    >>> resized = brought_to_one_size(sources, Reading(resize="visible"), (Path("v.png"), Path("i.png")))
-    >>> resized[2].shape
+    >>> pair = Pair("1", Path("v.png"), Path("i.png"))
+    >>> brought_to_one_size(sources, Reading(resize="visible"), pair)[2].shape
     (48, 64)
     """
     luma, chroma, infrared = sources
+    paths = pair[1:]
+    if (alignment := reading.alignment_of(pair.stem)) is not None:
+        visible = luma if chroma is None else np.concatenate([luma[..., None], chroma], -1)
+        try:
+            visible, infrared = alignment.apply(visible, infrared, to=reading.to, outside=reading.outside)
+        except UserError as error:
+            raise UserError(f"{paths[0]} and {paths[1]}: {error}") from error
+        return (visible, None, infrared) if chroma is None else (visible[..., 0], visible[..., 1:], infrared)
+    if pair.visible == pair.infrared:  # of a camera, whose photo was cut to what its frame shows
+        return luma, chroma, resampled(infrared, luma.shape).clip(0, 1)
     if reading.resize is None or luma.shape == infrared.shape:
         return sources
     (height, width), (h, w) = luma.shape, infrared.shape
@@ -390,7 +401,7 @@ def _read_camera_pair(path: Path, reading: Reading) -> Sources:
     infrared = thermal_to_unit(frame.counts, reading.limits)
     if reading.remarks is not None:
         reading.remarks.saw_infrared(path, infrared, counts=True)
-    return luma, chroma, resampled(infrared, luma.shape).clip(0, 1)
+    return luma, chroma, infrared
 
 
 def filled(infrared: Float32[np.ndarray, "h w"], luma: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -404,9 +415,11 @@ def filled(infrared: Float32[np.ndarray, "h w"], luma: Float32[np.ndarray, "h w"
 
 
 def scan_sizes(
-    scenes: Sequence[FusedPair], failed: Callable[[FusedPair, UserError], None]
+    scenes: Sequence[FusedPair], failed: Callable[[FusedPair, UserError], None], reading: Reading = AS_THEY_ARE
 ) -> dict[FusedPair, tuple[int, int] | None]:
     """Height and width of scenes by the headers of their files, without those whose images differ: they go to `failed`.
+
+    Sources that `reading` aligns count with the size that they then have.
 
     None stands for a scene whose header cannot be read: what is wrong is said when the file is read.
 
@@ -417,7 +430,7 @@ def scan_sizes(
     """
     sizes = {}
     with pool(default_threads()) as workers:
-        for scene, future in ahead(workers, _header_sizes, scenes, 64):
+        for scene, future in ahead(workers, partial(_header_sizes, reading), scenes, 64):
             known = {path: size for path, size in future.result().items() if size}
             try:
                 check_sizes(known)
@@ -428,8 +441,10 @@ def scan_sizes(
     return sizes
 
 
-def _header_sizes(scene: FusedPair) -> dict[Path, tuple[int, int] | None]:
+def _header_sizes(reading: Reading, scene: FusedPair) -> dict[Path, tuple[int, int] | None]:
     sizes = {path: header_size(path) for path in (scene.visible, *scene.fused)}
+    if reading.alignment is not None:
+        return {**sizes, scene.visible: pair_size(Pair(*scene[:3]), reading)}
     return {scene.visible: sizes[scene.visible], scene.infrared: infrared_size(scene.infrared), **sizes}
 
 

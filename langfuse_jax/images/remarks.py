@@ -1,7 +1,7 @@
 """Remarks on inputs that are probably not meant as they are: one line of each kind in a run."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from PIL import Image, ImageFilter
 from langfuse_jax.errors import InputRemark
 
 _LOOKED_AT = 16  # images, by which the polarity of a run is judged
+CHECKED_PAIRS = 3  # whose images are compared
+_APART = 3.0  # pixels from which that is remarked
 _DARK = -1.0  # skewness of local contrast, the median of several images, below which what stands out is dark
 _DARK_ALONE = -1.75  # that of a single image
 
@@ -18,7 +20,8 @@ _DARK_ALONE = -1.75  # that of a single image
 class Remarks:
     """What is said about the inputs of one run, each kind once, from any thread.
 
-    Call it with a kind and a line; `saw_infrared` and `finish` find what only shows over several files.
+    Call it with a kind and a line; `saw_infrared`, `saw_pair` and `finish` find what only shows over several files.
+    `check` are the stems of the pairs whose images are compared, of which the first few count.
 
     >>> said = []
     >>> remarks = Remarks(said.append)
@@ -28,13 +31,15 @@ class Remarks:
     ['1.png: is colour']
     """
 
-    def __init__(self, report: Callable[[InputRemark], None]):
+    def __init__(self, report: Callable[[InputRemark], None], *, check: Collection[str] = ()):
         self._report, self._lock = report, threading.Lock()
         self._kinds: set[str] = set()
         self.coloured: set[str] = set()  # infrared files in colours of no palette
         self._depths: dict[str, list[Path]] = {"8 bits": [], "counts": []}
         self._skews: list[float] = []
         self._unknown: list[float] = []
+        self._to_check, self._left_to_check = check, CHECKED_PAIRS
+        self._apart: list[float] = []
 
     def __call__(self, kind: str, line: str) -> None:
         """Reports `line`, unless one of its kind has been."""
@@ -56,6 +61,20 @@ class Remarks:
             with self._lock:
                 self._skews.append(skew)
 
+    def saw_pair(self, stem: str, luma: Float32[np.ndarray, "h w"], infrared: Float32[np.ndarray, "h w"]) -> None:
+        """Notes how far the two images of a pair to check, in [0, 1] and of one size, are out of register."""
+        if stem not in self._to_check or min(luma.shape) < 32 or np.isnan(infrared).any():
+            return
+        with self._lock:
+            if not self._left_to_check:
+                return
+            self._left_to_check -= 1
+        from langfuse_jax.alignment.check import displacement  # SciPy takes a tenth of a second
+
+        apart = displacement(luma, infrared)
+        with self._lock:
+            self._apart.append(apart)
+
     def finish(self, *, inverted: bool = False) -> None:
         """Reports what shows over all files: depths, the share without infrared and, unless `inverted`, polarity."""
         few, many = sorted(self._depths.values(), key=len)
@@ -67,6 +86,12 @@ class Remarks:
             self(
                 "polarity",
                 "the infrared looks black-hot; if it is, add --invert-infrared",
+            )
+        if self._apart and (apart := float(np.median(self._apart))) > _APART:
+            self(
+                "apart",
+                f"the images of a pair appear to be out of register by about {apart:.0f} pixels; align them "
+                "(`langfuse-jax align`, or --align), or give --no-check",
             )
         if unknown := [share for share in self._unknown if share]:
             what = f"{100 * np.mean(unknown):.1f}% of the pixels"

@@ -9,6 +9,7 @@ from typing import Any
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import header_size, opens_whole
 from langfuse_jax.images.pairs import Pair, pair_size
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.runtime.atomic import atomic_write
 from langfuse_jax.runtime.threads import default_threads, pool
 
@@ -60,9 +61,7 @@ def write_record(out: Path, made_by: Mapping[str, Any], *, anew: bool = False) -
             file.write(content)
 
 
-def finished_pairs(
-    pairs: Sequence[Pair], out: Path, ending: str, sheets: Path | None, resize: str | None = None
-) -> set[str]:
+def finished_pairs(pairs: Sequence[Pair], out: Path, ending: str, sheets: Path | None, reading: Reading) -> set[str]:
     """The stems of the pairs whose outputs open whole, the fused image in the size that the pair is read in.
 
     Outputs that are older than the record are those of other settings, which an interrupted --overwrite left.
@@ -70,7 +69,7 @@ def finished_pairs(
     Args:
         ending: of the fused images, such as ".png".
         sheets: the folder of their sheets, if there are to be any.
-        resize: as in `images.pairs.Reading`.
+        reading: how the pairs are read, on which their size depends.
     """
 
     since = (out / RECORD).stat().st_mtime_ns if (out / RECORD).is_file() else 0
@@ -79,7 +78,7 @@ def finished_pairs(
         fused = out / f"{pair.stem}{ending}"
         if not os.path.isfile(fused) or fused.stat().st_mtime_ns < since:
             return False
-        if header_size(fused) != pair_size(pair, resize) or not opens_whole(fused):
+        if header_size(fused) != pair_size(pair, reading) or not opens_whole(fused):
             return False
         sheet = None if sheets is None else sheets / f"{pair.stem}.png"
         return sheet is None or (sheet.is_file() and sheet.stat().st_mtime_ns >= since and opens_whole(sheet))

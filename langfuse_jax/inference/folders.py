@@ -1,5 +1,7 @@
 """Fusing two folders: a stream of pairs in, an image file for each out, resumed from where an earlier run stopped."""
 
+import hashlib
+import json
 import math
 import os
 import sys
@@ -18,16 +20,26 @@ from tqdm import tqdm
 from langfuse_jax.errors import UserError, WrongType, one_line, print_warning
 from langfuse_jax.images.canvas import Size, plan, smallest
 from langfuse_jax.images.encoding import check_format, write_image
-from langfuse_jax.images.files import MAX_SIDE, Limits, infrared_limits, write_png, ycbcr_to_rgb
+from langfuse_jax.images.files import (
+    MAX_SIDE,
+    Limits,
+    header_size,
+    infrared_limits,
+    infrared_size,
+    write_png,
+    ycbcr_to_rgb,
+)
 from langfuse_jax.images.naming import SAME, Convention
-from langfuse_jax.images.pairs import Matching, Pair, Reading, Sources, by_stem, match_pairs, pair_size, read_pair
-from langfuse_jax.images.remarks import Remarks
+from langfuse_jax.images.pairs import Matching, Pair, Sources, by_stem, match_pairs, pair_size, read_pair
+from langfuse_jax.images.reading import Reading
+from langfuse_jax.images.remarks import CHECKED_PAIRS, Remarks
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.finished import check_record, finished_pairs, write_record
 from langfuse_jax.runtime.atomic import check_writable, remove_leftovers
 from langfuse_jax.runtime.threads import default_threads
 
 if TYPE_CHECKING:  # JAX: not before the folders are known to be right
+    from langfuse_jax.alignment.transform import Alignment
     from langfuse_jax.inference.fuser import Fuser
     from langfuse_jax.inference.stream import Work
 
@@ -72,6 +84,10 @@ def fuse_folders(
     max_side: int | None = MAX_SIDE,
     invert_infrared: bool = False,
     resize: Literal["visible", "infrared"] | None = None,
+    alignment: "Alignment | Mapping[str, Alignment] | None" = None,
+    to: Literal["visible", "infrared"] = "visible",
+    outside: Literal["crop", "visible"] = "crop",
+    check: bool = True,
     overwrite: bool = False,
     made_by: Mapping[str, Any] | None = None,
     pair_by: Convention | None = None,
@@ -99,6 +115,11 @@ def fuse_folders(
         max_side: pixels a side over which images are refused; None for any size.
         invert_infrared: the infrared images are negatives, in which hot is black.
         resize: whose size the other image of a pair is brought to; by default they must agree.
+        alignment: of the two cameras, as `align` finds it, or of each pair by its stem; by default the images of a pair
+            must lie over each other.
+        to: the grid of the fused images, with an alignment.
+        outside: "crop" to what both cameras show, or keep the "visible" image where there is no infrared.
+        check: warn where the images of the first pairs do not seem to lie over each other.
         overwrite: fuse pairs whose outputs are there again.
         made_by: what tells this fuser from others, as JSON can hold it; by default the fingerprint of its weights. Kept
             in `out` with the settings above that change pixels: what was fused with others is not taken for finished.
@@ -142,7 +163,8 @@ def fuse_folders(
     made_by = {**made_by, "gray": gray, "bits": bits, "infrared_range": limits}
     made_by |= {"invert_infrared": invert_infrared or None, "resize": resize}
     made_by |= {"pair_by": None if convention == SAME else str(convention)}
-    remarks = Remarks(print_warning)
+    checked = [pair.stem for pair in pairs[:CHECKED_PAIRS]] if check and alignment is None else []
+    remarks = Remarks(print_warning, check=checked)
     reading = Reading(
         limits,
         max_side,
@@ -150,11 +172,16 @@ def fuse_folders(
         invert=invert_infrared,
         resize=resize,
         remarks=remarks,
+        alignment=alignment,
+        to=to,
+        outside=outside,
     )
+    made_by |= {"alignment": _alignment_record(reading)}
+    _check_alignment(pairs, reading)
     if not overwrite:
         check_record(out, made_by, [f"{pair.stem}.{format}" for pair in pairs])
     own_pairs, alone = pairs[index::count], alone if index == 0 else []
-    finished = set() if overwrite else finished_pairs(own_pairs, out, f".{format}", sheets, resize)
+    finished = set() if overwrite else finished_pairs(own_pairs, out, f".{format}", sheets, reading)
     left = [pair for pair in own_pairs if pair.stem not in finished]
     result = FusedFolders(skipped=len(own_pairs) - len(left), process=(index, count), convention=convention)
 
@@ -197,7 +224,7 @@ def fuse_folders(
         result.programs = count_programs()
         if tile:
             fuser.check_tile(tile)
-        expected = _expected(pairs, left, fuser, canvases, program_pixels(), resize)
+        expected = _expected(pairs, left, fuser, canvases, program_pixels(), reading)
         if used := [canvas for canvas, count in expected.items() if count]:
             waiting = 0 if tile else 4 * default_threads()  # pairs in the queues of readers and writers
             check_memory(fuser.net, max(used, key=math.prod), batch_size or 1, tile=tile, waiting=waiting)
@@ -256,22 +283,53 @@ def _default_fuser() -> "Fuser":
 
 
 def _expected(
-    pairs: Sequence[Pair], left: Sequence[Pair], fuser: "Fuser", limit: int, worth: float, resize: str | None
+    pairs: Sequence[Pair], left: Sequence[Pair], fuser: "Fuser", limit: int, worth: float, reading: Reading
 ) -> dict[Size, int]:
     """The canvases of a folder, and how many of the pairs that are left will be on each.
 
     They are chosen for all pairs, so that a resumed run uses the programs of the run before.
     """
-    sizes = _some_sizes(pairs, fuser, resize)
+    sizes = _some_sizes(pairs, fuser, reading)
     canvases = plan(sizes, limit, worth * len(sizes) / len(pairs)) if sizes else []
-    sizes = _some_sizes(left, fuser, resize)
+    sizes = _some_sizes(left, fuser, reading)
     counts = Counter(smallest(canvases, size) for size in sizes)
     return {canvas: -(-counts[canvas] * len(left) // max(1, len(sizes))) for canvas in canvases}
 
 
-def _some_sizes(pairs: Sequence[Pair], fuser: "Fuser", resize: str | None) -> list[Size]:
+def _some_sizes(pairs: Sequence[Pair], fuser: "Fuser", reading: Reading) -> list[Size]:
     step = -(-len(pairs) // _SCANNED)
-    return [fuser.extended_size(size) for pair in pairs[::step] if (size := pair_size(pair, resize))]
+    return [fuser.extended_size(size) for pair in pairs[::step] if (size := pair_size(pair, reading))]
+
+
+def _alignment_record(reading: Reading) -> dict[str, Any] | None:
+    """What of an alignment changes pixels, as JSON can hold it."""
+    alignment = reading.alignment
+    if alignment is None:
+        return None
+    each = alignment if isinstance(alignment, Mapping) else {"": alignment}
+    matrices = {stem: one.matrix.round(9).tolist() for stem, one in sorted(each.items())}
+    digest = hashlib.sha256(json.dumps(matrices).encode()).hexdigest()[:12]
+    return {"matrices": digest, "to": reading.to, "outside": reading.outside}
+
+
+def _check_alignment(pairs: Sequence[Pair], reading: Reading) -> None:
+    """Raises UserError where one alignment for all pairs leaves no overlap, or fits the size of none of them."""
+    if reading.alignment is None or isinstance(reading.alignment, Mapping):
+        return
+    reading.alignment.window(reading.to, reading.outside)
+    problem = None
+    for pair in pairs[:_SCANNED]:
+        sizes = header_size(pair.visible), infrared_size(pair.infrared)
+        if sizes[0] is None or sizes[1] is None or pair.visible == pair.infrared:
+            return  # whatever is wrong is said when the files are read
+        try:
+            reading.alignment.check(sizes[0], sizes[1])
+        except UserError as error:
+            problem = problem or UserError(f"{pair.visible} and {pair.infrared}: {error}")
+        else:
+            return
+    if problem:
+        raise problem
 
 
 def _folder_limits(pairs: Sequence[Pair], max_side: int | None) -> Limits | None:

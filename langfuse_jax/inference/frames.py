@@ -31,8 +31,8 @@ from langfuse_jax.images.files import (
     visible_to_unit,
     without_colour,
 )
-from langfuse_jax.images.pairs import Reading
 from langfuse_jax.images.palettes import colourful, levels_in
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.images.tiff import TiffPixels, own_pages, page_pixels
 
@@ -96,15 +96,10 @@ def open_infrared(path: Path, files: list[Path], reading: Reading) -> Source[Gra
         shown = _with_limits(counts, reading.limits, path)
         return Source(path, ((None, image) for image in shown), length=flir.count_frames(content))
     if path.suffix.lower() in _TIFF:
-        length, pages = _tiff_pages(path, reading.max_side, _least_side(reading))
+        length, pages = _tiff_pages(path, reading.max_side, reading.min_infrared_side)
         shown = _with_limits(_gray_pages(pages, path, reading.remarks), reading.limits, path)
         return Source(path, ((None, image) for image in shown), length=length)
-    return _open_video(path, reading.max_side, _least_side(reading), partial(_infrared_frames, reading))
-
-
-def _least_side(reading: Reading) -> int:
-    """Pixels a side of the smallest infrared frames: those that are to be enlarged may have any size."""
-    return 1 if reading.resize == "visible" else MIN_SIDE
+    return _open_video(path, reading.max_side, reading.min_infrared_side, partial(_infrared_frames, reading))
 
 
 def pyav() -> ModuleType:
@@ -191,7 +186,9 @@ def _is_gray(frame: Any) -> bool:
 def _infrared_files(files: list[Path], reading: Reading) -> Iterator[tuple[None, Gray]]:
     limits = reading.limits
     if limits is None:
-        found = [infrared_limits(path, reading.max_side, min_side=_least_side(reading)) for path in files[:_LOOKED_AT]]
+        found = [
+            infrared_limits(path, reading.max_side, min_side=reading.min_infrared_side) for path in files[:_LOOKED_AT]
+        ]
         counts = [one for one in found if one is not None]
         limits = limits_of_frames(counts) if counts else None
     for path in files:
@@ -202,7 +199,7 @@ def _infrared_files(files: list[Path], reading: Reading) -> Iterator[tuple[None,
                 limits,
                 reading.max_side,
                 found=reading.limits is None,
-                min_side=_least_side(reading),
+                min_side=reading.min_infrared_side,
                 remarks=reading.remarks,
             ),
         )
@@ -233,7 +230,7 @@ def _flir_frames(content: bytes, path: Path, reading: Reading) -> Iterator[Shape
             raise UserError(
                 f"{path}: its frame {number} cannot be read ({reason(error)}); export it as frames"
             ) from error
-        check_sides(path, frame.counts.shape[1], frame.counts.shape[0], reading.max_side, _least_side(reading))
+        check_sides(path, frame.counts.shape[1], frame.counts.shape[0], reading.max_side, reading.min_infrared_side)
         yield frame.counts
 
 

@@ -38,9 +38,9 @@ class Explanation(NamedTuple):
 
     Attributes:
         fused: the picture, [0, 1].
-        share: for each band, of details of about 2, 4, 8 and 16 pixels, how much of it comes from the infrared, 0 to 1.
-        boost: for each band, by what it is multiplied.
-        base: how much of the light without detail comes from the infrared, 0 to 1.
+        share: how much of each band comes from the infrared, 0 to 1; bands have details of about 2, 4, 8 and 16 pixels.
+        boost: the factor by which each band is multiplied.
+        base: how much of the brightness without detail comes from the infrared, 0 to 1.
         shade: what is added to it, in gray levels of [0, 1].
         lift: where the infrared brightens the picture (to 1) or the visible light replaces it (to -1).
     """
@@ -56,9 +56,9 @@ class Explanation(NamedTuple):
 class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
 
-    `metadata` tells where the weights come from, and how the network is to see an image (`extend`): its "pad_multiple"
-    requires sides that are multiples of it, and its "worn_edge" outermost pixels are skipped. The network
-    is compiled once for each size, rounded up to multiples of 8, and batch.
+    `metadata` says where the weights come from, and how images are prepared for the network (`extend`): sides are
+    extended to multiples of its "pad_multiple", and its "worn_edge" outermost pixels are replaced. The network is
+    compiled once for each size, rounded up to multiples of 8, and each batch size.
 
     >>> from langfuse_jax.examples.night_scene import night_scene
     >>> visible, infrared = night_scene(48, 64)
@@ -120,7 +120,7 @@ class Fuser:
         clip: "Clip | None" = None,
         report: "Callable[[CutPrompt | UnknownWords], None]" = warnings.warn,
     ) -> "Fuser":
-        """A fuser of the same weights that listens to other sentences: they are encoded once, and cost nothing later.
+        """A fuser with the same weights that follows other sentences, which are encoded once and cost nothing later.
 
         The arguments are those of `inference.goals.goal_direction`. Raises UserError for weights that follow no words.
 
@@ -157,9 +157,9 @@ class Fuser:
 
         `goal` and `strength` are those of `towards`, which encodes a sentence once for many images.
 
-        With `tile`, a multiple of 16, the steered network fuses tiles of so many pixels a side, one after the other,
-        with the memory of one and, but for the statistics, one program for any size; the result is the same.
-        LDFusion's network, whose norms see the whole image, cannot: UserError.
+        With `tile`, a multiple of 16, the steered network fuses tiles of that many pixels a side, one after the other.
+        This takes the memory of one tile and, except for the statistics, one program for any size; the result is the
+        same. Raises UserError for LDFusion's network, which normalises over the whole image.
         """
         if goal is not None:
             return self.towards(goal, strength=strength)(visible, infrared, tile=tile)
@@ -174,7 +174,7 @@ class Fuser:
         return (fused if chroma is None else ycbcr_to_rgb(fused, chroma)).reshape(shape)
 
     def check_tile(self, tile: Any) -> None:
-        """Raises UserError for what is no size of tiles, and for weights that cannot fuse in tiles."""
+        """Raises UserError for an impossible tile size, and for weights that cannot fuse in tiles."""
         if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)):
             raise WrongType(f"--tile {tile!r}: is no whole number of pixels; give an int, such as 512")
         canvas_side(int(tile))
@@ -185,16 +185,16 @@ class Fuser:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these weights, and the words that they follow, from others: `weights.fingerprint.fingerprint`."""
+        """Identifies these weights and the words that they follow: `weights.fingerprint.fingerprint`."""
         tensors = flatten_dict(jax.device_get(self.params), sep="/")
         return fingerprint(tensors if self.direction is None else {**tensors, "direction": self.direction})
 
     def explain(
         self, visible: Shaped[np.ndarray | Array, "..."], infrared: Shaped[np.ndarray | Array, "..."]
     ) -> Explanation:
-        """What the steered network takes from each source of one pair, and where; images as `__call__` has them.
+        """What the steered network takes from each source of one pair, and where; takes images as `__call__` does.
 
-        Raises UserError as `__call__`, for several pairs and for weights of another network.
+        Raises UserError as `__call__` does, for several pairs, and for weights of another network.
 
         >>> from langfuse_jax.examples.night_scene import night_scene
         >>> visible, infrared = night_scene(48, 64)
@@ -243,7 +243,7 @@ class Fuser:
         return np.stack(fused)
 
     def extend(self, image: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h2 w2"]:
-        """The image as the network is to see it, by "pad_multiple" and "worn_edge" of the metadata: `canvas.extend`."""
+        """The image as the network receives it, by "pad_multiple" and "worn_edge" of the metadata: `canvas.extend`."""
         worn = self.metadata.get("worn_edge", 0)
         return extend(image, pad_multiple=self.metadata.get("pad_multiple", 1), worn_edge=worn)
 
@@ -258,7 +258,7 @@ class Fuser:
     def program(self, canvas: Size, batch: int) -> Callable:
         """The compiled network for a batch of canvases: a function of visible and infrared (b, h, w, 1), sizes (b, 2).
 
-        It gives fused luma (b, h, w, 1) on the device, before it is computed; `FusionNet` says what `sizes` are.
+        It returns fused luma (b, h, w, 1) on the device, without waiting for it; `FusionNet` explains `sizes`.
 
         Example::
 
@@ -272,9 +272,9 @@ class Fuser:
 
     @property
     def default_goal(self) -> Float32[np.ndarray, " d"]:
-        """The unit embedding of the sentence that a steered network follows where it is given no other.
+        """The unit embedding of the sentence that a steered network follows by default.
 
-        Raises UserError where the weights do not say, as those of an unfinished training run.
+        Raises UserError if the weights do not record it, as those of an unfinished training run.
         """
         if "goal" not in self.metadata or "clip" not in self.metadata:
             raise UserError(

@@ -16,7 +16,7 @@ from langfuse_jax.images.files import MAX_SIDE, Limits, to_uint8
 from langfuse_jax.images.naming import Convention
 from langfuse_jax.images.pairs import (
     NO_COLOUR,
-    Reading,
+    Pair,
     Sources,
     brought_to_one_size,
     by_stem,
@@ -24,6 +24,7 @@ from langfuse_jax.images.pairs import (
     match_pairs,
     natural_order,
 )
+from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.inference.encoder import Encoding, check_encoding, encoder
 from langfuse_jax.inference.folders import check_counts
@@ -31,9 +32,11 @@ from langfuse_jax.inference.frames import Gray, Source, Visible, open_infrared, 
 from langfuse_jax.runtime.atomic import check_writable
 
 if TYPE_CHECKING:  # JAX: not before the sources are known to be right
+    from langfuse_jax.alignment.transform import Alignment
     from langfuse_jax.inference.fuser import Fuser
 
 _FPS = 25  # where no source has a rate
+_STEP = 25  # frames between two of `some_frames`
 _CUT = "cut both to one length, or give --shortest"
 
 
@@ -59,6 +62,10 @@ def fuse_video(
     max_side: int | None = MAX_SIDE,
     invert_infrared: bool = False,
     resize: Literal["visible", "infrared"] | None = None,
+    alignment: "Alignment | None" = None,
+    to: Literal["visible", "infrared"] = "visible",
+    outside: Literal["crop", "visible"] = "crop",
+    check: bool = True,
     shortest: bool = False,
     pair_by: Convention | None = None,
     encoding: Encoding = _H264,
@@ -80,6 +87,10 @@ def fuse_video(
         max_side: pixels a side over which frames are refused; None for any size.
         invert_infrared: the infrared frames are negatives, in which hot is black.
         resize: whose size the other frame is brought to; by default they must agree.
+        alignment: of the two cameras, as `align` finds it; by default the frames must lie over each other.
+        to: the grid of the fused video, with an alignment.
+        outside: "crop" to what both cameras show, or keep the "visible" frame where there is no infrared.
+        check: warn where the frames do not seem to lie over each other.
         pair_by: how the frames of two folders are named; by default it is found out, see `images.pairs.match_pairs`.
         shortest: end with the source that ends first; by default both must be as long.
         encoding: codec and rate factor.
@@ -99,8 +110,17 @@ def fuse_video(
         if out.exists() and out.samefile(path):
             raise UserError(f"--out {out}: is a source; choose another name")
     check_writable(out.parent)
-    remarks = Remarks(print_warning)
-    reading = Reading(infrared_range, max_side, invert=invert_infrared, resize=resize, remarks=remarks)
+    remarks = Remarks(print_warning, check=(Path(visible).stem,) if check and alignment is None else ())
+    reading = Reading(
+        infrared_range,
+        max_side,
+        invert=invert_infrared,
+        resize=resize,
+        remarks=remarks,
+        alignment=alignment,
+        to=to,
+        outside=outside,
+    )
     named, unpaired = _frames_by_name(Path(visible), Path(infrared), pair_by)
     colour = open_visible(Path(visible), named[0], reading)
     thermal = open_infrared(Path(infrared), named[1], reading)
@@ -225,11 +245,42 @@ def _paired(
     It appends to `times` when each frame is to be shown.
     """
     size: Size | None = None
+    pair = Pair(visible.path.stem, visible.path, infrared.path)
+    next_of_both = _next_of_both(visible, infrared, rate, times, shortest=shortest)
+
+    def read(number: int) -> Sources | None:
+        nonlocal size
+        sources = next_of_both(number)
+        if sources is None:
+            return None
+        if reading.remarks is not None and not infrared.path.is_dir():  # files are looked at when they are read
+            reading.remarks.saw_infrared(infrared.path, sources[2], counts=True)
+        luma, chroma, thermal = brought_to_one_size(sources, reading, pair)
+        size = size or luma.shape
+        for path, image in ((visible.path, luma), (infrared.path, thermal)):
+            if image.shape != size:
+                raise UserError(
+                    f"{path}: its frame {number} is {image.shape[1]}x{image.shape[0]} pixels where {size[1]}x"
+                    f"{size[0]} are expected: all frames must be of one size; give --resize visible or infrared "
+                    "where both show the same, else register and crop them"
+                )
+        if reading.remarks is not None:
+            if number == 0 and not infrared.path.is_dir():
+                _compare(reading.remarks, visible.path, (luma, chroma, thermal), infrared.path)
+            reading.remarks.saw_pair(pair.stem, luma, thermal)
+        return luma, chroma, filled(1 - thermal if reading.invert else thermal, luma)
+
+    return read
+
+
+def _next_of_both(
+    visible: Source[Visible], infrared: Source[Gray], rate: Fraction, times: list[Fraction], *, shortest: bool
+) -> Callable[[int], Sources | None]:
+    """As `_paired`, with the frames as they are."""
     timed = visible.rate and infrared.rate and not (visible.even and infrared.even and _same_rate(visible, infrared))
     nearest = _Nearest(infrared, _slack(visible, infrared)) if timed else None
 
     def read(number: int) -> Sources | None:
-        nonlocal size
         time, colour = next(visible.frames, (None, None))
         if colour is None:
             thermal = nearest.left() if nearest else next(infrared.frames, (None, None))[1]
@@ -243,20 +294,7 @@ def _paired(
             raise UserError(f"{ended}: ends after {number} frames, the other one does not; {_CUT}")
         times.append(cast(Fraction, time))
         luma, chroma = colour
-        luma, chroma, thermal = brought_to_one_size((luma, chroma, thermal), reading, (visible.path, infrared.path))
-        size = size or luma.shape
-        for path, image in ((visible.path, luma), (infrared.path, thermal)):
-            if image.shape != size:
-                raise UserError(
-                    f"{path}: its frame {number} is {image.shape[1]}x{image.shape[0]} pixels where {size[1]}x"
-                    f"{size[0]} are expected: all frames must be of one size; give --resize visible or infrared "
-                    "where both show the same, else register and crop them"
-                )
-        if reading.remarks is not None and not infrared.path.is_dir():  # files are looked at when they are read
-            reading.remarks.saw_infrared(infrared.path, thermal, counts=True)
-            if number == 0:
-                _compare(reading.remarks, visible.path, (luma, chroma, thermal), infrared.path)
-        return luma, chroma, filled(1 - thermal if reading.invert else thermal, luma)
+        return luma, chroma, thermal
 
     return read
 
@@ -268,6 +306,30 @@ def _compare(remarks: Remarks, visible: Path, first: Sources, infrared: Path) ->
         remarks("same", f"{visible} and {infrared} show the same")
     if str(infrared) in remarks.coloured and (chroma is None or np.abs(chroma).max() < NO_COLOUR):
         remarks("swapped", f"{infrared} is in colour and {visible} is not: are the two swapped?")
+
+
+def some_frames(
+    visible: str | os.PathLike, infrared: str | os.PathLike, reading: Reading, count: int
+) -> list[tuple[int, Sources]]:
+    """Up to `count` frames of two videos that belong together, every 25th from the first on, by their numbers.
+
+    Sources are those of `fuse_video`, and frames go together as there; they are not brought to one size.
+
+    Example::
+
+        frames = some_frames("colour.mp4", "thermal.mp4", Reading(), 5)
+    """
+    named, _ = _frames_by_name(Path(visible), Path(infrared), None)
+    colour = open_visible(Path(visible), named[0], reading)
+    thermal = open_infrared(Path(infrared), named[1], reading)
+    read = _next_of_both(colour, thermal, _rate(None, colour, thermal), [], shortest=True)
+    found = []
+    for number in range(_STEP * (count - 1) + 1):
+        if (sources := read(number)) is None:
+            break
+        if number % _STEP == 0:
+            found.append((number, sources))
+    return found
 
 
 class _Nearest:

@@ -105,16 +105,16 @@ def evaluate(
         fused, visible, infrared: gray images in 0-255 (integers or floats), all (b, h, w) or all (h, w).
         sizes: (b, 2) true heights and widths of (b, h, w) images that lie in the upper left corner of a larger canvas;
             each value is that of the image cut out.
-        metrics: names out of `METRICS`.
+        metrics: names from `METRICS`.
         convention: "cddfuse" (comparable with most papers), "tang", "vifb", or "corrected" (for new work).
 
     Returns:
-        (b,) arrays by name, in the order asked for; floats for single (h, w) images.
+        (b,) arrays by name, in the order of `metrics`; floats for single (h, w) images.
 
     Raises:
         UserError: for an unknown metric or convention, images that differ in size or are not (b, h, w) or (h, w), and
-            images too small for a metric asked for; BadPixels, one of its kind, for values that are no levels
-            0-255: beyond them, not finite, or floats in [0, 1].
+            images too small for one of the metrics; BadPixels, a kind of it, for values that are not gray levels
+            0-255: outside that range, not finite, or floats in [0, 1].
 
     >>> visible, infrared = np.float32([[0, 20], [0, 20]]), np.float32([[0, 0], [20, 20]])
     >>> scores = evaluate((visible + infrared) / 2, visible, infrared, metrics=("SD", "CC", "SCD"))

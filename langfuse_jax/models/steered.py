@@ -27,18 +27,18 @@ TILE_MULTIPLE = 2**LEVELS  # pixels; tiles start at multiples of it
 REACH = 128  # pixels that a fused pixel depends on, beside the statistics; a multiple of TILE_MULTIPLE
 
 _QUARTER, _CONTEXT = 32, 48  # channels
-_FILMED = {"quarter_0": _QUARTER, "context_0": _CONTEXT, "context_1": _CONTEXT, "context_2": _CONTEXT,
+FILMED = {"quarter_0": _QUARTER, "context_0": _CONTEXT, "context_1": _CONTEXT, "context_2": _CONTEXT,
            "quarter_1": _QUARTER, "quarter_2": _QUARTER}  # fmt: skip
 # Numbers that hold for the whole image.
-_GLOBAL = (
+GLOBAL = (
     "visible_stretch", "visible_curve", "infrared_stretch", "infrared_curve", "contrast", "offset", "curve",
     *(f"sharing_{level}" for level in range(LEVELS)), "noise_0", "noise_1",
 )  # fmt: skip
 # What brings the statistics of a source, seven quantiles, gradient and noise, to about -1 to 1.
-_CENTRE = np.array([0.4] * 7 + [0.02, 0.01], np.float32)
-_SCALE = np.array([2.0] * 7 + [40.0, 80.0], np.float32)
-_MOST = 4.0  # of the raw numbers of curves and contrasts
-_EPSILON = 0.004  # a gray level: activity below it is none
+CENTRE = np.array([0.4] * 7 + [0.02, 0.01], np.float32)
+SCALE = np.array([2.0] * 7 + [40.0, 80.0], np.float32)
+MOST = 4.0  # of the raw numbers of curves and contrasts
+EPSILON = 0.004  # a gray level: activity below it is none
 
 
 class Coefficients(NamedTuple):
@@ -130,7 +130,7 @@ class SteeredNet(nn.Module):
         bands = [_bands(source, at) for source in sources]
         (visible_bands, visible_base), (infrared_bands, infrared_base) = bands
         active = [[activity(band, at(level)) for level, band in enumerate(b)] for b, _ in bands]
-        logs = [[jnp.log(a + _EPSILON) for a in one] for one in active]
+        logs = [[jnp.log(a + EPSILON) for a in one] for one in active]
 
         quarter = [_blocks(source, 4) for source in sources]
         quarter += [_mean(one[1], 2) for one in logs] + [one[2] for one in logs]
@@ -181,8 +181,8 @@ class SteeredNet(nn.Module):
         self, statistics: Float[Array, "b 18"], words: Float[Array, "b d"] | None
     ) -> tuple[dict[str, tuple[Float[Array, "b c"], Float[Array, "b c"]]], dict[str, Float[Array, " b"]]]:
         """FiLM's scales and shifts by layer, and the numbers of the whole image."""
-        count = 2 * sum(_FILMED.values()) + len(_GLOBAL)
-        centred = (statistics - np.tile(_CENTRE, 2)) * np.tile(_SCALE, 2)
+        count = 2 * sum(FILMED.values()) + len(GLOBAL)
+        centred = (statistics - np.tile(CENTRE, 2)) * np.tile(SCALE, 2)
         small = nn.initializers.normal(0.01)
         # The default rounds products to fewer digits on GPU and TPU.
         dense = partial(nn.Dense, precision="highest")
@@ -195,10 +195,10 @@ class SteeredNet(nn.Module):
         gate = 1 + dense(64, kernel_init=small, name="words_gate")(seen)
         numbers += dense(count, use_bias=False, kernel_init=small, name="words_1")(said * gate)
         film, start = {}, 0
-        for name, channels in _FILMED.items():
+        for name, channels in FILMED.items():
             film[name] = numbers[:, start : start + channels], numbers[:, start + channels : start + 2 * channels]
             start += 2 * channels
-        raw = {name: numbers[:, start + i] for i, name in enumerate(_GLOBAL)}
+        raw = {name: numbers[:, start + i] for i, name in enumerate(GLOBAL)}
         return film, {name: _in_range(name, value) for name, value in raw.items()}
 
 
@@ -209,10 +209,10 @@ def _in_range(name: str, x: Float[Array, " b"]) -> Float[Array, " b"]:
     if name.startswith("sharing"):
         return nn.softplus(x + 2)
     if name.startswith("noise"):
-        return 0.02 * nn.softplus(jnp.clip(x, -_MOST, _MOST) - 3)
+        return 0.02 * nn.softplus(jnp.clip(x, -MOST, MOST) - 3)
     if name == "contrast":
-        return jnp.exp(jnp.clip(x, -_MOST, _MOST))
-    return jnp.clip(x, -_MOST, _MOST)  # curves, offset
+        return jnp.exp(jnp.clip(x, -MOST, MOST))
+    return jnp.clip(x, -MOST, MOST)  # curves, offset
 
 
 def _curved(x: Float[Array, "b h w 1"], strength: Float[Array, "b 1 1 1"]) -> Float[Array, "b h w 1"]:
