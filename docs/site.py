@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return match[0]
         if config.repo_url:
             return f"{text}({config.repo_url.rstrip('/')}/blob/main/{target})"
-        return text[1:-1]  # source files are not on the site, and the repository has no address yet
+        return text.lstrip("!")[1:-1]  # source files are not on the site, and the repository has no address yet
 
     return _LINK.sub(on_site, markdown)
 

@@ -20,13 +20,20 @@ def fused_frames(args):
     session = onnxruntime.InferenceSession(args.model)
     goal = json.loads(session.get_modelmeta().custom_metadata_map["default_goal"])
     goal = np.float32(np.load(args.words)["goal"] if args.words else goal)
-    matrix = args.alignment and np.float64(json.load(open(args.alignment))["matrix"])
+    rig = json.load(open(args.alignment)) if args.alignment else None
     cameras = [cv2.VideoCapture(int(name) if name.isdigit() else name) for name in (args.visible, args.infrared)]
+    if not all(camera.isOpened() for camera in cameras):
+        raise SystemExit(f"{args.visible} or {args.infrared}: cannot be opened; give a device's number or a video")
     while all(camera.grab() for camera in cameras):
         visible, infrared = (camera.retrieve()[1] for camera in cameras)
         size, thermal = visible.shape[1::-1], cv2.cvtColor(infrared, cv2.COLOR_BGR2GRAY)
-        if args.alignment:
-            thermal = cv2.warpPerspective(thermal, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        if rig:
+            sizes = [list(size), list(thermal.shape[::-1])]
+            if not rig["accepted"] or sizes != [rig["visible_size"], rig["infrared_size"]]:
+                raise SystemExit(f"{args.alignment}: was refused, or is for frames of other sizes than {sizes}")
+            beyond = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)  # kept where there is no infrared
+            cv2.warpPerspective(thermal, np.float64(rig["matrix"]), size, beyond, borderMode=cv2.BORDER_TRANSPARENT)
+            thermal = beyond
         elif thermal.shape[::-1] != size:
             thermal = cv2.resize(thermal, size)
         colour = cv2.cvtColor(visible, cv2.COLOR_BGR2YCrCb)

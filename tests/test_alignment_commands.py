@@ -8,11 +8,12 @@ from misaligned import corner_error, rig_pair, rig_warp, write_rig
 from PIL import Image
 from videos import read_video, write_video
 
-from langfuse_jax import Alignment, Fuser, UserError
+from langfuse_jax import Alignment, Fuser
 from langfuse_jax.cli import main
-from langfuse_jax.commands.demo import fuse_upload
 from langfuse_jax.images.pairs import Pair, pair_size, read_pair
 from langfuse_jax.images.reading import Reading
+from langfuse_jax.page.load import load_pair
+from langfuse_jax.page.mistakes import Mistake
 
 SIZE = (320, 240)  # of the infrared images
 WARP = rig_warp(scale=0.95, degrees=2, shift=(20, -12), infrared_size=SIZE)
@@ -218,13 +219,13 @@ def test_pairs_of_several_sizes_are_no_rig(rig, tmp_path, command):
     assert status == 2 and "1: its visible image is 320x240 pixels and that of 0 640x480" in err and "--each" in err
 
 
-def test_the_page_aligns(rig, tmp_path):
+def test_the_page_aligns(rig):
     sources = str(rig / "VI/0.png"), str(rig / "IR/0.png")
-    *_, ((before, after), _, table) = fuse_upload(Fuser.load(), *sources, tmp_path, align=True)
-    assert table.startswith("Alignment accepted: ") and "| SD " in table
-    assert Image.open(before).size == Image.open(after).size != (640, 480)
-    with pytest.raises(UserError, match="must be of one size"):
-        list(fuse_upload(Fuser.load(), *sources, tmp_path))
+    loaded = load_pair(*sources, align=True)
+    assert loaded.verdict.startswith("Alignment accepted: ")
+    assert loaded.luma.shape == loaded.infrared.shape != (480, 640)
+    with pytest.raises(Mistake, match="must be of one size"):
+        load_pair(*sources)
 
 
 def test_the_size_is_known_without_the_pixels(rig):

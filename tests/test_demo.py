@@ -1,5 +1,6 @@
 """What the page computes, without the page: PNGs, notes, tables and ZIPs of files, and the mistakes of its users."""
 
+import os
 import zipfile
 from io import BytesIO
 
@@ -125,7 +126,7 @@ def test_pictures_do_not_pile_up(studio, paths, monkeypatch):
         studio.fuse(Wish(*paths, goal="a bright image", strength=strength))
     studio.fuse(Wish(paths[0], _gray_copy(paths[1])))
     assert len(list(studio.folder.glob("result_*"))) == 2 and len(list(studio.folder.glob("sources_*"))) == 1
-    assert _mistake(lambda: scores(first)) == ("metrics", "This result is not kept any longer; fuse the pair again.")
+    assert _mistake(lambda: scores(first)) == ("metrics", "This result has expired; fuse the pair again.")
 
 
 def _gray_copy(path):
@@ -142,7 +143,7 @@ def test_mistakes_stand_beside_their_field(paths, tmp_path):
     gone = str(tmp_path / "gone.png")
     assert _mistake(lambda: load_pair(visible, gone)) == (
         "infrared",
-        "gone.png: is not kept any longer; upload it again.",
+        "gone.png: has expired; upload it again.",
     )
     other = str(tmp_path / "text.png")
     (tmp_path / "text.png").write_text("no picture")
@@ -215,10 +216,14 @@ def test_a_zip_of_two_folders(fuser, tmp_path, top):
             archive.write(path, f"{top}{role}/{path.name}")
         archive.writestr("__MACOSX/vi/._0.png", "")
         archive.writestr(f"{top}read me.txt", "")
-        archive.writestr("../../escaped.txt", "")
-    done = fuse_many(Sentences(fuser), [], [str(given)], tmp_path)
-    assert (done.fused, done.failed) == (2, ())
-    assert not list(tmp_path.parent.glob("escaped*"))
+        for name in (f"../../{top}vi/escaped.png", f"/{top}vi/absolute.png"):  # whose places are below the folder
+            archive.writestr(name, "")
+    (tmp_path / "out").mkdir()
+    before = {path for path in tmp_path.parent.rglob("*")}
+    done = fuse_many(Sentences(fuser), [], [str(given)], tmp_path / "out")
+    assert done.fused == 2 and [line.split(":")[0] for line in done.failed] == ["absolute.png"]
+    made = {path for path in tmp_path.parent.rglob("*")} - before
+    assert all(path.is_relative_to(tmp_path / "out") for path in made) and not os.path.exists(f"/{top}vi")
 
 
 def test_mistakes_with_many(fuser, tmp_path, monkeypatch):
@@ -255,4 +260,4 @@ def test_mistakes_with_many(fuser, tmp_path, monkeypatch):
 @pytest.mark.parametrize("port", ["0", "70000"])
 def test_a_port_that_is_none(capsys, port):
     assert main(["demo", "--port", port]) == 2
-    assert f"--port {port}: is no port" in capsys.readouterr().err
+    assert f"--port {port}: is not a valid port" in capsys.readouterr().err

@@ -130,11 +130,13 @@ def _align_each(args: argparse.Namespace) -> int:
         for pair in pairs:
             try:
                 alignment = align_pairs([read_rig_pair(pair, args.max_side)], model=args.model)
+                line = alignment.describe().splitlines()[0]
                 alignment.save(out / f"{pair.stem}.json")
-                tqdm.write(one_line(f"{pair.stem}: {alignment.describe().splitlines()[0]}"))
+                tqdm.write(one_line(f"{pair.stem}: {line}"))
             except UserError as error:
                 tqdm.write(f"langfuse-jax: {one_line(error)}", file=sys.stderr)
                 failed.append(pair.stem)
+                (out / f"{pair.stem}.json").unlink(missing_ok=True)  # of an earlier run: it is not trusted any more
             progress.update()
     done = len(pairs) - len(failed)
     line = f"aligned {done} of {len(pairs)} pairs" + (f" into {out}" if done else "")

@@ -26,10 +26,13 @@ def run(args: argparse.Namespace) -> int:
     alone: no usage statistics, no fonts or scripts of others, no public link.
     """
     if args.port is not None and not 1 <= args.port <= 65535:
-        raise UserError(f"--port {args.port}: is no port; choose one from 1024 to 65535")
-    with tempfile.TemporaryDirectory(prefix="langfuse_jax_demo_") as folder:
+        raise UserError(f"--port {args.port}: is not a valid port; choose one from 1024 to 65535")
+    with tempfile.TemporaryDirectory(prefix="langfuse_jax_demo_") as root:
+        # Gradio copies what it shows into a folder of its own, so that a page keeps it when ours is tidied.
+        served, folder = os.path.join(root, "served"), Path(root, "made")
+        folder.mkdir()
         # Gradio reads these when it is imported.
-        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        os.environ |= {"GRADIO_TEMP_DIR": served, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
         try:
             import gradio  # noqa: F401
         except ImportError as error:
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         from langfuse_jax.runtime.compilation import keep_programs
 
         keep_programs(args.compilation_cache)
-        page = build_page(Fuser.load(args.checkpoint, model=args.model), Path(folder))
+        page = build_page(Fuser.load(args.checkpoint, model=args.model), folder)
         try:
             page.launch(
                 server_name=args.host,
@@ -57,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
                 quiet=True,
                 prevent_thread_lock=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"--host {args.host} --port {args.port or '7860 to 7959'}: cannot be served (the port is taken, or the "
-                "address is none of this machine); choose another"
+                f"--host {args.host} --port {args.port or '7860 to 7959'}: cannot listen there (the port is in "
+                "use, or the address does not belong to this machine); choose another"
             ) from error
         print(f"{page.local_url} shows the page; Ctrl-C ends it", flush=True)
         if args.host not in ("127.0.0.1", "localhost", "::1"):

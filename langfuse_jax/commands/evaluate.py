@@ -79,6 +79,10 @@ def run(args: argparse.Namespace) -> int:
     for flag, given in (("--to", args.to), ("--outside", args.outside)):
         if given and not args.alignment:
             raise UserError(f"{flag} {given}: requires --alignment; give it, or leave this out")
+    for kind in KINDS:
+        path = getattr(args, kind)
+        if path and args.alignment and os.path.exists(path) and os.path.samefile(path, args.alignment):
+            raise UserError(f"--{kind} {path}: is the file of --alignment; choose another name")
     outputs = {kind: Path(path) for kind in KINDS if (path := getattr(args, kind))}
     metrics = args.metrics if args.metrics in (None, "", "all") else [m.strip() for m in args.metrics.split(",")]
     result = evaluate_folders(

@@ -90,8 +90,6 @@ def align_rig(
         reading = Reading(max_side=max_side, any_infrared_size=True)
         frames = some_frames(Path(visible), Path(infrared), reading, count)
         pairs = [RigPair(f"frame {number} of {visible}", luma, thermal) for number, (luma, _, thermal) in frames]
-        if not pairs:
-            raise UserError(f"{visible} and {infrared}: have no frames in common; give videos of one scene")
     else:
         listed = list_rig(visible, infrared, pair_by)
         spread = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(int)

@@ -1,5 +1,6 @@
 """The page itself: its fields, and which of them asks the studio for what."""
 
+import os
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -114,7 +115,8 @@ def build_page(fuser: Fuser, folder: Path) -> Any:
 
         kept = gr.State()
         wishes = [visible, infrared, align, goal, strength, colour, left, right]
-        shown = [viewer, legend, download, ask, table, kept, *notes.values()]
+        pair_notes = [name for name in _NOTES if name != "many"]  # what is said of many pairs stays beside their ZIP
+        shown = [viewer, legend, download, ask, table, kept, *(notes[name] for name in pair_notes)]
 
         def outcome(result: Result | None, said: dict[str, str]) -> list[Any]:
             """The values of `shown`: whatever is not of this result is emptied."""
@@ -126,7 +128,7 @@ def build_page(fuser: Fuser, folder: Path) -> Any:
                 gr.Button(interactive=there),
                 "",
                 result,
-                *(said.get(name, "") for name in _NOTES),
+                *(said.get(name, "") for name in pair_notes),
             ]
 
         def fuse(*values: Any) -> list[Any]:
@@ -201,11 +203,17 @@ def _image_field(gr: Any, name: str) -> Any:
 
 
 def _example(folder: Path) -> Callable[[], list[str]]:
-    """What gives the paths of the drawn pair, which is written now."""
+    """What gives the paths of the drawn pair."""
     paths = [str(folder / f"example_{role}.png") for role in ("visible", "infrared")]
-    for path, image in zip(paths, night_scene(), strict=True):
-        write_png(path, image)
-    return lambda: paths
+    scene = night_scene()
+
+    def write() -> list[str]:
+        for path, image in zip(paths, scene, strict=True):
+            if not os.path.exists(path):  # the server removes old files
+                write_png(path, image)
+        return paths
+
+    return write
 
 
 def _remarks(result: Result, wish: Wish) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The two uploaded files of a pair, read, aligned if that is asked for, and ready to be fused again and again."""
+"""The two uploaded files of a pair, read, aligned if requested, and ready to be fused again and again."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from langfuse_jax.images.files import header_size, ycbcr_to_rgb
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks
-from langfuse_jax.inference.rigs import align_rig
+from langfuse_jax.inference.rigs import align_pairs, read_rig_pair
 from langfuse_jax.page.mistakes import Field, Mistake, on_the_page
 
 MAX_BYTES = 32 * 2**20  # of an uploaded file
@@ -61,8 +61,8 @@ def load_pair(visible: str | None, infrared: str | None, *, align: bool = False)
         raise Mistake("infrared", "Give an infrared image: this field is empty.")
     given: tuple[tuple[Field, str], ...] = (("visible", visible), ("infrared", infrared))
     for field, path in given:
-        if not os.path.exists(path):
-            raise Mistake(field, f"{Path(path).name}: is not kept any longer; upload it again.")
+        if not os.path.isfile(path):
+            raise Mistake(field, f"{Path(path).name}: has expired; upload it again.")
     pair = Pair(Path(visible).stem, Path(visible), Path(infrared))
     if os.path.samefile(visible, infrared):
         raise Mistake("infrared", "The visible and the infrared image are one file; choose another one here.")
@@ -81,7 +81,7 @@ def _load(pair: Pair, align: bool) -> Loaded:
                 f"{path}: is {width}x{height}, over {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller, or fuse it "
                 "with the command `langfuse-jax fuse`"
             )
-    alignment = align_rig(pair.visible, pair.infrared)[0] if align else None
+    alignment = align_pairs([read_rig_pair(pair)]) if align else None
     said: list[InputRemark] = []
     remarks = Remarks(said.append, check=[] if align else [pair.stem])
     luma, chroma, infrared = read_pair(pair, Reading(alignment=alignment, remarks=remarks))

@@ -4,12 +4,13 @@ import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from langfuse_jax.data.layouts import find_parts
-from langfuse_jax.errors import UserError, reason
+from langfuse_jax.errors import UserError, one_line, reason
 from langfuse_jax.images.files import EXTENSIONS, write_png
 from langfuse_jax.images.pairs import match_pairs
 from langfuse_jax.page.load import MAX_BYTES, load_pair
@@ -19,6 +20,7 @@ from langfuse_jax.page.sentences import Sentences
 MAX_PAIRS = 50
 MAX_UNPACKED = 2**29  # bytes of all files in a ZIP
 FAILED = "failed.txt"
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Fused(NamedTuple):
@@ -80,9 +82,9 @@ def fuse_many(
                     gray = fuser(loaded.luma, loaded.infrared)
                     write_png(work / "fused.png", loaded.in_colour(gray) if colour else gray)
                 except UserError as error:
-                    failed.append(f"{pair.stem}: {on_the_page(error, [*sources])}")
+                    failed.append(on_the_page(f"{pair.stem}: {error}", [*sources]))
                 else:
-                    archive.write(work / "fused.png", f"{pair.stem}.png")
+                    archive.write(work / "fused.png", f"{one_line(pair.stem).replace(chr(92), '_')}.png")
                     fused += 1
             if failed:
                 archive.writestr(FAILED, "".join(f"{line}\n" for line in failed))
@@ -126,13 +128,15 @@ def _unpack(path: Path, folder: Path) -> tuple[Path, Path]:
                 raise UserError(
                     f"{path.name}: has {len(entries)} images; at most {MAX_PAIRS} pairs are fused at once; give fewer"
                 )
+            if any(entry.compress_type not in _COMPRESSIONS for entry in entries):  # others unpack without a limit
+                raise UserError(f"{path.name}: is compressed in an unusual way; make it again as an ordinary ZIP")
             if max((entry.file_size for entry in entries), default=0) > MAX_BYTES:
                 raise UserError(f"{path.name}: has a file over {MAX_BYTES // 2**20} MiB; leave it out")
             if sum(entry.file_size for entry in entries) > MAX_UNPACKED:
                 raise UserError(f"{path.name}: unpacks to over {MAX_UNPACKED // 2**20} MiB; give fewer pairs at once")
             for entry in entries:
                 archive.extract(entry, folder)  # which keeps every name below the folder
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         raise UserError(
             f"{path.name}: cannot be unpacked ({reason(error)}); make it again, without a password"
         ) from error

@@ -13,7 +13,7 @@ from langfuse_jax.page.mistakes import beside, on_the_page
 
 KEPT = 8  # sentences
 MOST_STRENGTH = 2.0  # of the slider; training goes up to 1
-# Those to click: one for each way in which the default model is led surely.
+# Those to click: one for each way that the default model obeys reliably.
 EXAMPLES = (
     "a bright image",
     "a dark image",

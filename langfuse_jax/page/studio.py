@@ -20,7 +20,7 @@ from langfuse_jax.page.views import FUSED, INFRARED, MAPS, VISIBLE, draw_map, le
 
 LOADED = 4  # pairs kept in memory
 RESULTS = 64  # folders of pictures kept; the server has copies of those that a page still shows
-_LEVEL = 1  # of zlib: a picture that is looked at for a moment had better be quick
+_LEVEL = 1  # of zlib: a picture that is looked at for a moment must be written quickly
 
 
 class Wish(NamedTuple):

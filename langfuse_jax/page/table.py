@@ -32,7 +32,7 @@ def scores(result: Result) -> dict[str, tuple[float, float]]:
     Raises `Mistake` beside the metrics for images that are too small for them, and for a result that is kept no longer.
     """
     if not os.path.exists(result.fused):
-        raise Mistake("metrics", "This result is not kept any longer; fuse the pair again.")
+        raise Mistake("metrics", "This result has expired; fuse the pair again.")
     folders = [os.path.dirname(path) for path in (*result.pair[1:], result.fused)]
     with beside("metrics", folders):
         scene = FusedPair(*result.pair, (Path(result.fused),))
