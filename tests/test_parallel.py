@@ -69,7 +69,7 @@ def root(tmp_path):
 def one(tmp_path_factory):
     """The small network's steps on one device."""
     out = tmp_path_factory.mktemp("one") / "steps.npz"
-    _finish(_start(STEPS, out, "one", "small", 20, devices=1))
+    _finish(_start(STEPS, out, "one", "small", 6, devices=1))
     return np.load(out)
 
 
@@ -156,7 +156,7 @@ def test_transposed_gradients_are_divided():
 
 @pytest.mark.slow
 def test_two_processes_of_four_devices_equal_one(one, tmp_path):
-    told = ("jit,pmap", "small", 20, _address(), 2)
+    told = ("jit,pmap", "small", 6, _address(), 2)
     _finish(*(_start(STEPS, tmp_path / "steps.npz", *told, i, devices=4) for i in range(2)))
     found = np.load(tmp_path / "steps.npz")
     for mode in ("jit", "pmap"):
