@@ -10,6 +10,7 @@ from videos import read_video, write_video
 
 from langfuse_jax import Alignment, Fuser
 from langfuse_jax.cli import main
+from langfuse_jax.commands.align import _remove_alignment
 from langfuse_jax.images.pairs import Pair, pair_size, read_pair
 from langfuse_jax.images.reading import Reading
 from langfuse_jax.page.load import load_pair
@@ -95,6 +96,15 @@ def test_each_reports_what_is_refused(rig, tmp_path, command):
     assert err.startswith("langfuse-jax: bad: the infrared image is constant; align")
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["good.json"]
     assert corner_error(Alignment.load(tmp_path / "own/good.json"), WARP) < 4
+
+
+def test_only_alignments_are_removed(tmp_path):
+    """What --each leaves behind of a pair that it refuses now: labels of another program stay."""
+    Alignment(np.eye(3), (64, 48), (64, 48)).save(tmp_path / "ours.json")
+    (tmp_path / "labels.json").write_text('{"shapes": []}')
+    for name in ("ours", "labels", "none"):
+        _remove_alignment(tmp_path / f"{name}.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
 
 
 def test_fuse_aligns_on_the_fly_and_on_either_grid(rig, tmp_path, command):

@@ -3,15 +3,15 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from langfuse_jax.alignment import MODELS
-from langfuse_jax.commands.flags import add_allow_large, add_pair_by, allowed_side, check_sources
+from langfuse_jax.commands.flags import add_allow_large, add_pair_by, allowed_side, check_sources, given_convention
 from langfuse_jax.errors import UserError, one_line
 from langfuse_jax.images.encoding import check_output, write_image
-from langfuse_jax.images.naming import Convention, parse_convention
 from langfuse_jax.runtime.atomic import check_writable
 
 
@@ -84,7 +84,7 @@ def _align_rig(args: argparse.Namespace) -> int:
             args.infrared,
             count=args.pairs or PAIRS,
             model=args.model,
-            pair_by=_convention(args),
+            pair_by=given_convention(args),
             max_side=args.max_side,
             progress=progress.update,
         )
@@ -110,8 +110,13 @@ def _refuse_sources(args: argparse.Namespace, flag: str, written: Path) -> None:
             raise UserError(f"{flag} {written}: lies in a folder of source images; choose another folder")
 
 
-def _convention(args: argparse.Namespace) -> Convention | None:
-    return parse_convention(args.pair_by) if args.pair_by else None
+def _remove_alignment(path: Path) -> None:
+    """Removes a file that this command wrote; others of that name stay."""
+    from langfuse_jax.alignment.transform import Alignment
+
+    with suppress(UserError):
+        Alignment.load(path)
+        path.unlink()
 
 
 def _align_each(args: argparse.Namespace) -> int:
@@ -124,7 +129,7 @@ def _align_each(args: argparse.Namespace) -> int:
     check_writable(out)
     from langfuse_jax.inference.rigs import align_pairs, list_rig, read_rig_pair
 
-    pairs = list_rig(args.visible, args.infrared, _convention(args))
+    pairs = list_rig(args.visible, args.infrared, given_convention(args))
     failed = []
     with tqdm(total=len(pairs), disable=None, unit="pair") as progress:
         for pair in pairs:
@@ -136,7 +141,7 @@ def _align_each(args: argparse.Namespace) -> int:
             except UserError as error:
                 tqdm.write(f"langfuse-jax: {one_line(error)}", file=sys.stderr)
                 failed.append(pair.stem)
-                (out / f"{pair.stem}.json").unlink(missing_ok=True)  # of an earlier run: it is not trusted any more
+                _remove_alignment(out / f"{pair.stem}.json")  # of an earlier run: it is not trusted any more
             progress.update()
     done = len(pairs) - len(failed)
     line = f"aligned {done} of {len(pairs)} pairs" + (f" into {out}" if done else "")

@@ -8,12 +8,17 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langfuse_jax.commands.flags import add_alignment, add_compilation_cache, add_pair_by, load_alignment
+from langfuse_jax.commands.flags import (
+    add_alignment,
+    add_compilation_cache,
+    add_pair_by,
+    given_convention,
+    load_alignment,
+)
 from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.evaluation.folders import evaluate_folders
 from langfuse_jax.evaluation.outputs import KINDS
 from langfuse_jax.evaluation.table import as_text
-from langfuse_jax.images.naming import parse_convention
 
 if TYPE_CHECKING:
     from langfuse_jax.clip.pretrained import Clip
@@ -94,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         load_language=partial(_load_language, args),
         outputs=outputs,
         strict=args.strict,
-        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
+        pair_by=given_convention(args),
         alignment=load_alignment(args.alignment),
         to=args.to or "visible",
         outside=args.outside or "crop",

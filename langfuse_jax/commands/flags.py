@@ -10,6 +10,7 @@ from PIL import Image
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import MAX_SIDE
+from langfuse_jax.images.naming import Convention, parse_convention
 
 if TYPE_CHECKING:
     from langfuse_jax.alignment.transform import Alignment
@@ -31,6 +32,11 @@ def add_pair_by(parser: argparse.ArgumentParser) -> None:
         metavar="VIS,IR",
         help="how the source files of a pair are named, as *_vi,*_ir (default: equal stems, else it is detected)",
     )
+
+
+def given_convention(args: argparse.Namespace) -> Convention | None:
+    """What --pair-by says; None where it is not given."""
+    return parse_convention(args.pair_by) if args.pair_by else None
 
 
 def add_alignment(parser: argparse.ArgumentParser) -> None:

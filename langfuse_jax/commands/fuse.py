@@ -17,12 +17,13 @@ from langfuse_jax.commands.flags import (
     add_pair_by,
     allowed_side,
     check_sources,
+    given_convention,
     load_alignment,
 )
 from langfuse_jax.errors import UserError, one_line, print_warning
 from langfuse_jax.images.encoding import FORMATS, check_format, check_output
 from langfuse_jax.images.files import LUMA, write_png
-from langfuse_jax.images.naming import SAME, parse_convention
+from langfuse_jax.images.naming import SAME
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import Remarks
@@ -270,7 +271,7 @@ def _fuse_folders(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         tile=args.tile,
         distributed=args.distributed,
-        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
+        pair_by=given_convention(args),
     )
     if args.verbose:
         _print_work(result)
@@ -305,8 +306,7 @@ def _alignment(args: argparse.Namespace) -> "Alignment | dict[str, Alignment] | 
         return alignment
     from langfuse_jax.inference.rigs import align_rig
 
-    pair_by = parse_convention(args.pair_by) if args.pair_by else None
-    alignment, _ = align_rig(args.visible, args.infrared, pair_by=pair_by, max_side=args.max_side)
+    alignment, _ = align_rig(args.visible, args.infrared, pair_by=given_convention(args), max_side=args.max_side)
     print(alignment.describe(), file=sys.stderr)
     return alignment
 
@@ -340,7 +340,7 @@ def _fuse_videos(args: argparse.Namespace) -> int:
         resize=args.resize,
         **_alignment_options(args),
         shortest=args.shortest,
-        pair_by=parse_convention(args.pair_by) if args.pair_by else None,
+        pair_by=given_convention(args),
         encoding=Encoding(args.codec or "h264", args.crf),
         batch_size=args.batch_size,
     )

@@ -76,9 +76,13 @@ class Matching(NamedTuple):
 
 
 def match_pairs(
-    visible_folder: str | os.PathLike, infrared_folder: str | os.PathLike, convention: Convention | None = None
+    visible_folder: str | os.PathLike | None,
+    infrared_folder: str | os.PathLike,
+    convention: Convention | None = None,
 ) -> Matching:
     """The pairs of two folders, or of one with both roles, by the names of their files.
+
+    Without a visible folder each infrared file, of a camera that keeps a photo beside its frame, is a pair of its own.
 
     `night/7.jpg` and `thermal/7.PNG` are a pair; where no stems are equal, `images.naming.find_convention` looks for
     `7_vi.jpg` and `7_ir.jpg` and the like, unless a `convention` is given. The stem of a pair is what its names share.
@@ -91,6 +95,9 @@ def match_pairs(
     >>> [pair.stem for pair in pairs], alone, str(convention)
     (['0', '1'], [], '*,*')
     """
+    if visible_folder is None:
+        own = by_stem(infrared_folder, "infrared")
+        return Matching([Pair(stem, path, path) for stem, path in own.items()], [], SAME)
     visible, infrared = by_stem(visible_folder, "visible"), by_stem(infrared_folder, "infrared")
     found = _convention((visible_folder, visible), (infrared_folder, infrared), convention)
     first, second = _by_scene(visible, found or SAME, "visible"), _by_scene(infrared, found or SAME, "infrared")

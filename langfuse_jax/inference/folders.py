@@ -30,7 +30,7 @@ from langfuse_jax.images.files import (
     ycbcr_to_rgb,
 )
 from langfuse_jax.images.naming import SAME, Convention
-from langfuse_jax.images.pairs import Matching, Pair, Sources, by_stem, match_pairs, pair_size, read_pair
+from langfuse_jax.images.pairs import Pair, Sources, match_pairs, pair_size, read_pair
 from langfuse_jax.images.reading import Reading
 from langfuse_jax.images.remarks import CHECKED_PAIRS, Remarks
 from langfuse_jax.images.sheet import side_by_side
@@ -139,11 +139,7 @@ def fuse_folders(
     out = output_folder(out)
     check_counts(canvases=canvases, batch_size=batch_size)
     check_format(format, bits)
-    if visible is None:
-        own = [Pair(stem, path, path) for stem, path in by_stem(infrared, "infrared").items()]
-        matching = Matching(own, [], SAME)
-    else:
-        matching = match_pairs(visible, infrared, pair_by)
+    matching = match_pairs(visible, infrared, pair_by)
     pairs, alone, convention = matching
     sheets = out / "sheets" if sheet else None
     for folder in (out, *([sheets] if sheets else [])):

@@ -14,7 +14,7 @@ from langfuse_jax.alignment.transform import Alignment
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.files import EXTENSIONS, MAX_SIDE, header_size
 from langfuse_jax.images.naming import Convention
-from langfuse_jax.images.pairs import Pair, by_stem, match_pairs, read_sources
+from langfuse_jax.images.pairs import Pair, match_pairs, read_sources
 from langfuse_jax.images.reading import Reading
 from langfuse_jax.inference.video import some_frames
 
@@ -50,8 +50,6 @@ def list_rig(
     if not os.path.isdir(infrared):
         seen = Path(infrared if visible is None else visible)
         return [Pair(seen.stem, seen, Path(infrared))]
-    if visible is None:
-        return [Pair(stem, path, path) for stem, path in by_stem(infrared, "infrared").items()]
     return match_pairs(visible, infrared, pair_by).pairs
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Float, Float32, UInt8
 from langfuse_jax.inference.fuser import Explanation
 
 VISIBLE, INFRARED, FUSED = "Visible", "Infrared", "Fused"
-PICTURES = (VISIBLE, INFRARED, FUSED)
 _SOURCES = "blue is from the visible image, red from the infrared, white from both alike"
 _FACTOR = "blue is weakened, white as it was, red strengthened up to twice"
 _BLUE, _WHITE, _RED = (38, 70, 160), (240, 240, 240), (178, 30, 40)
