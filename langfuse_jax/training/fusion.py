@@ -1,6 +1,6 @@
 """`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.inference.fuser import Fuser
-from langfuse_jax.models.clip import in_compute_dtype
+from langfuse_jax.models.clip import VisionTower, in_compute_dtype
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
@@ -86,7 +86,6 @@ def train_fusion(
     scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
     dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    vision = clip.vision.clone(dtype=dtype)
     frozen = Frozen(
         clip=in_compute_dtype(clip.params["vision"], dtype),
         words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
@@ -99,33 +98,24 @@ def train_fusion(
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
     net, mesh = FusionNet(), data_mesh()
+    vision = clip.vision.clone(dtype=dtype)
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     params = jax.device_get(_start(config, net, init_key, lossless_key))
     rates = _rates(config, params)
-    optimizer = _optimizer(config, rate, rates)
+    optimizer = make_optimizer(config, rate, rates)
     state = jax.device_get(init_state(params, optimizer, average=config.optimizer.ema > 0))
-
-    def loss_fn(recipe: Recipe) -> LossFn:
-        loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
-        return loss if rates is None else without_gradient_where_zero(loss, rates)
 
     training = loop.TrainingRun(
         config=config,
         steps=steps,
         state=state,
         key=step_key,
-        make_step=partial(
-            make_train_step,
-            loss_fn(recipe),
-            optimizer,
-            average_decay=config.optimizer.ema,
-            accumulate=config.memory.accumulate,
-        ),
+        make_step=step_maker(config, make_loss(vision, recipe, rates), optimizer),
         rate=rate,
         data=data,
         mesh=mesh,
         mode=config.parallel.mode,
-        speed=_speed(config, loss_fn(recipe._replace(clip_chunk=0, remat=False)), params, frozen),
+        speed=_speed(config, make_loss(vision, recipe._replace(clip_chunk=0, remat=False), rates), params, frozen),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
         looks=[*make_sheet(config, workdir / "sheets"), *make_scores(config, net)],
@@ -137,6 +127,21 @@ def train_fusion(
             metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return state
+
+
+def make_loss(vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:
+    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient."""
+    loss = partial(fusion_loss, net=FusionNet(), vision=vision, recipe=recipe)
+    return loss if rates is None else without_gradient_where_zero(loss, rates)
+
+
+def step_maker(
+    config: ConfigDict, loss: LossFn, optimizer: optax.GradientTransformation
+) -> Callable[..., Callable[..., Any]]:
+    """What `parallel.compile_step` compiles."""
+    return partial(
+        make_train_step, loss, optimizer, average_decay=config.optimizer.ema, accumulate=config.memory.accumulate
+    )
 
 
 def check_config(config: ConfigDict) -> None:
@@ -231,7 +236,8 @@ def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
     return spare_rates(params) if holds_code else None
 
 
-def _optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
+    """Adam after the clipping of the gradient, its updates scaled by `rates`."""
     return optax.chain(
         clip_by_norm(config.optimizer.gradient_clip),
         optax.adam(rate, b1=0.9, b2=0.999),
