@@ -1,5 +1,6 @@
 """Which patches count: those where both sources carry information."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -22,7 +23,8 @@ def patch_entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
     values = images.reshape(b, -1)
     bins = jnp.clip(jnp.floor(values * BINS), 0, BINS - 1).astype(jnp.int32)
     inside = (values >= 0) & (values <= 1)
-    counts = jnp.zeros((b, BINS)).at[jnp.arange(b)[:, None], bins].add(inside.astype(jnp.float32))
+    # Image by image, so that those of other devices have no part in it.
+    counts = jax.vmap(lambda bins, inside: jnp.zeros(BINS).at[bins].add(inside))(bins, inside.astype(jnp.float32))
     p = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     return -jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1.0)), axis=1)
 

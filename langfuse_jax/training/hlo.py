@@ -10,6 +10,7 @@ _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collectiv
 # %name = SHAPE kind(...) or kind-start(...); the matching -done moves nothing more.
 _COLLECTIVE = re.compile(rf"= (?P<shape>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c64|c128|f8\w*)\[([\d,]*)\]")
+_LEVELS = 3  # of a name, from the innermost
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
 _NAME = re.compile(r'op_name="([^"]*)"')
 
@@ -33,7 +34,7 @@ def collectives(text: str) -> list[Collective]:
 
     >>> line = '%r = f32[4,2]{1,0} all-reduce(%p), metadata={op_name="jit(f)/add" source_file="a.py" source_line=7}'
     >>> collectives(line)
-    [Collective(kind='all-reduce', bytes=32, origin='add (a.py:7)')]
+    [Collective(kind='all-reduce', bytes=32, origin='jit(f)/add (a.py:7)')]
     """
     return list(_collectives(text))
 
@@ -56,7 +57,7 @@ def _bytes(kind: str, shape: str) -> int:
 
 def _origin(line: str) -> str:
     name, source = _NAME.search(line), _SOURCE.search(line)
-    parts = [name[1].rpartition("/")[2]] if name else []
+    parts = ["/".join(name[1].split("/")[-_LEVELS:])] if name else []
     if source:
         file = source[1].rpartition("/")[2]
         parts.append(f"({file}:{source[2]})" if source[2] else f"({file})")

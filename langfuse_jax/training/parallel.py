@@ -70,7 +70,7 @@ def divide(
     return {name: jax.make_array_from_process_local_data(blocks, part) for name, part in batch.items()}
 
 
-def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh) -> Callable[..., Any]:
+def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh) -> Any:
     """A function (tree, batch, key, frozen) -> two trees, on all devices of the mesh.
 
     Args:
