@@ -279,11 +279,11 @@ def test_every_parameter_hears_the_words(small):
 def test_every_sample_has_words_of_its_own():
     rng = np.random.default_rng(0)
     fused, visible, infrared, goals = jnp.asarray(rng.normal(size=(4, 3, 8)))
-    patches = jnp.asarray(rng.normal(size=(2 * 3, 8)))  # patch p of sample i is row p * 3 + i
+    patches = jnp.asarray(rng.normal(size=(3, 2, 8)))
     words = Words(goals, visible[0], infrared[0])
     terms = published_terms(
         lambda: (fused, visible, infrared),
-        lambda: (patches, jnp.ones(6)),
+        lambda: (patches, jnp.ones((3, 2))),
         words,
         lambda: 0.0,
         {"whole": 1.0, "patch": 1.0},
@@ -293,10 +293,10 @@ def test_every_sample_has_words_of_its_own():
     whole = [
         language_driven_loss(fused[i : i + 1], visible[i : i + 1], infrared[i : i + 1], of_one[i]) for i in range(3)
     ]
-    rows = [(p * 3 + i, i) for p in range(2) for i in range(3)]
     patch = [
-        language_driven_loss(patches[row : row + 1], visible[i : i + 1], infrared[i : i + 1], of_one[i])
-        for row, i in rows
+        language_driven_loss(patches[i, p][None], visible[i : i + 1], infrared[i : i + 1], of_one[i])
+        for i in range(3)
+        for p in range(2)
     ]
     assert values["whole"] == pytest.approx(np.mean(whole), rel=1e-5)
     assert values["patch"] == pytest.approx(np.mean(patch), rel=1e-5)

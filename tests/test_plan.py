@@ -1,0 +1,90 @@
+"""Planning a training step for devices that are not here: emulated CPUs in a process of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from langfuse_jax import UserError
+from langfuse_jax.cli import main
+from langfuse_jax.clip.architecture import vision_tower
+from langfuse_jax.clip.pretrained import Clip
+from langfuse_jax.runtime.topology import find_topology
+from langfuse_jax.training.configs import load_config
+from langfuse_jax.training.hlo import collectives
+from langfuse_jax.training.plan import REMEDIES, Plan
+
+_HLO = """
+  %ag = bf16[8,16]{1,0} all-gather(%p), dimensions={0}, metadata={op_name="jit(f)/jit(g)/concatenate" source_file="/z.py"}
+  %ar = (f32[10]{0}, /*index=1*/f32[2,5]{1,0}) all-reduce(%a, %b), to_apply=%add
+  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%c), metadata={op_name="gather" source_file="a.py" source_line=3}
+  %d = f32[8]{0} all-gather-done(%s)
+  %w = f32[3]{0} add(%all-reduce.1, %x)
+"""
+
+
+def test_collectives_are_counted_with_their_bytes():
+    """By hand: 8*16 values of 2 bytes; ten and ten of 4; of what starts one, its result alone."""
+    found = collectives(_HLO)
+    assert [(one.kind, one.bytes) for one in found] == [("all-gather", 256), ("all-reduce", 80), ("all-gather", 32)]
+    assert [one.origin for one in found] == ["jit(f)/jit(g)/concatenate (z.py)", "unknown", "gather (a.py:3)"]
+
+
+def test_a_plan_as_json_sums_by_kind():
+    plan = Plan(2, 1.0, 2.0, 3, 4, 5, None, None, 6.0, collectives(_HLO), None, None)
+    assert plan.as_dict()["collectives"] == {
+        "all-gather": {"count": 2, "bytes": 288},
+        "all-reduce": {"count": 1, "bytes": 80},
+    }
+
+
+def test_the_tower_without_weights_is_that_with_them():
+    assert vision_tower() == Clip.load().vision
+    assert vision_tower("openai/clip-vit-base-patch32").embedding == 512
+    with pytest.raises(UserError, match="config.clip: some/clip is no folder"):
+        vision_tower("some/clip")
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "cpu", "v5e", "cpu:999", "V5E:2x2"])
+def test_unknown_topologies(name):
+    with pytest.raises(UserError, match=f"--topology {name}: "):
+        find_topology(name)
+
+
+def test_every_remedy_is_a_setting_of_the_config():
+    config = load_config("tpu_pod")
+    for changes in REMEDIES:
+        config.update_from_flattened_dict(changes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config", "words", "--topology", "cpu:1"], "config.network: steered cannot be planned"),
+        (["--config", "smoke", "--topology", "cpu:1", "--config.parallel.mode=pmap"], "'pmap' cannot be planned"),
+        (["--config", "smoke", "--topology", "cpu:1", "--config.crop=8"], "config.crop: 8 is too small"),
+    ],
+)
+def test_what_cannot_be_planned(flags, message, capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert main(["plan", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_step_is_planned_and_no_sample_leaves_its_device(tmp_path):
+    """On four emulated devices the loss exchanges nothing but the gradient; the convolutions of CPUs loop over samples."""
+    argv = ["plan", "--config", "smoke", "--topology", "cpu:4", "--config.batch_size=4", "--json", tmp_path / "p.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "langfuse_jax", *map(str, argv)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "cpu:4: 4 devices" in done.stdout and "all-reduce of" in done.stdout
+    plan = json.loads((tmp_path / "p.json").read_text())
+    assert plan["chips"] == 4 and plan["flops"] > 1e9 and plan["temp_bytes"] > 1e6 and plan["fits"] is None
+    assert plan["collectives"]["all-reduce"]["count"] == 1
+    assert plan["collectives"].keys() <= {"all-reduce", "all-gather"}
+    assert "concatenate" not in done.stdout and "tile" not in done.stdout and "scatter" not in done.stdout
