@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from langfuse_jax.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
+BLOCKS = "blocks"  # what `stack_blocks` calls them
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -77,7 +78,8 @@ class VisionTower(nn.Module):
     Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
     align_corners=False does), then standardised with `mean` and `std`. Parameters and embeddings are float32 whatever
     `dtype` the blocks' matrix products run in. With `remat` gradients recompute each block instead of keeping what it
-    computed.
+    computed. With `stacked` the blocks' parameters are those of `stack_blocks`, and one compiled block runs in a loop:
+    compiling takes a fraction of the time, and the numbers are the same.
     """
 
     image_size: int
@@ -93,6 +95,7 @@ class VisionTower(nn.Module):
     std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
     remat: bool = False
+    stacked: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
@@ -110,12 +113,34 @@ class VisionTower(nn.Module):
         tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
         tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens)
-        make = nn.remat(Block) if self.remat else Block
-        for i in range(self.layers):
-            block = make(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype, name=f"block_{i}")
-            tokens = block(tokens)
+        make = partial(
+            nn.remat(Block, prevent_cse=not self.stacked) if self.remat else Block,
+            *(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype),
+        )
+        if self.stacked:
+            loop = nn.scan(_step, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers)
+            tokens, _ = loop(make(name=BLOCKS), tokens, None)
+        else:
+            for i in range(self.layers):
+                tokens = make(name=f"block_{i}")(tokens)
         pooled = nn.LayerNorm(self.epsilon, name="post_norm")(tokens[:, 0])
         return nn.Dense(self.embedding, use_bias=False, precision="highest", name="projection")(pooled)
+
+
+def _step(block: Block, tokens: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:
+    return block(tokens), None
+
+
+def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A vision tower's parameters for `stacked`: those of its blocks together, along a new first axis.
+
+    >>> stacked = stack_blocks({"block_0": {"bias": jnp.zeros(3)}, "block_1": {"bias": jnp.ones(3)}, "other": 1})
+    >>> stacked["blocks"]["bias"].shape, stacked["other"]
+    ((2, 3), 1)
+    """
+    names = sorted((name for name in params if name.startswith("block_")), key=lambda name: int(name[len("block_") :]))
+    rest = {name: leaf for name, leaf in params.items() if name not in names}
+    return {**rest, BLOCKS: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[name] for name in names))}
 
 
 class TextTower(nn.Module):

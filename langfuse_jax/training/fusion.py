@@ -21,7 +21,7 @@ from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.inference.fuser import Fuser
-from langfuse_jax.models.clip import VisionTower, in_compute_dtype
+from langfuse_jax.models.clip import VisionTower, in_compute_dtype, stack_blocks
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
@@ -86,8 +86,9 @@ def train_fusion(
     scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
     dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    stacked = jax.default_backend() != "cpu"  # where compiling is slow, and a loop costs nothing
     frozen = Frozen(
-        clip=in_compute_dtype(clip.params["vision"], dtype),
+        clip=frozen_tower(clip.params["vision"], dtype, stacked=stacked),
         words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
         vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
     )
@@ -98,7 +99,7 @@ def train_fusion(
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
     net, mesh = FusionNet(), data_mesh()
-    vision = clip.vision.clone(dtype=dtype)
+    vision = clip.vision.clone(dtype=dtype, stacked=stacked)
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     params = jax.device_get(_start(config, net, init_key, lossless_key))
     rates = _rates(config, params)
@@ -127,6 +128,12 @@ def train_fusion(
             metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return state
+
+
+def frozen_tower(params: Mapping[str, Any], dtype: str, *, stacked: bool) -> PyTree:
+    """A vision tower's parameters as a step reads them."""
+    found = in_compute_dtype(params, dtype)
+    return stack_blocks(found) if stacked else found
 
 
 def make_loss(vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:

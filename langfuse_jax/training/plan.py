@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from langfuse_jax.clip.architecture import vision_tower
 from langfuse_jax.errors import UserError, reason
 from langfuse_jax.losses import Words
-from langfuse_jax.models.clip import VisionTower, in_compute_dtype
+from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.vgg import VGG19
 from langfuse_jax.runtime.topology import Chip, Topology
-from langfuse_jax.training.fusion import check_config, make_loss, make_optimizer, make_recipe, step_maker
+from langfuse_jax.training.fusion import check_config, frozen_tower, make_loss, make_optimizer, make_recipe, step_maker
 from langfuse_jax.training.hlo import Collective, collectives
 from langfuse_jax.training.objective import Frozen
 from langfuse_jax.training.parallel import AXIS, compile_step
@@ -103,8 +103,10 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
             f"devices; use a multiple of {count * config.memory.accumulate}"
         )
     dtype = config.clip_dtype or ("float32" if topology.platform == "cpu" else "bfloat16")
+    stacked = topology.platform != "cpu"
     vision = vision_tower(config.clip).clone(dtype=dtype)
-    frozen = _frozen(vision, dtype, vgg=bool(config.vgg))
+    frozen = _frozen(vision, dtype, stacked=stacked, vgg=bool(config.vgg))
+    vision = vision.clone(stacked=stacked)
     params = jax.eval_shape(partial(fresh_params, FusionNet()), jax.random.key(0))
     optimizer = make_optimizer(config, lambda step: 1e-4, None)
     state = jax.eval_shape(partial(init_state, optimizer=optimizer, average=config.optimizer.ema > 0), params)
@@ -161,14 +163,14 @@ def _batch(config: ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     return {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((size,), jnp.int32)}
 
 
-def _frozen(vision: VisionTower, dtype: str, *, vgg: bool) -> Frozen:
+def _frozen(vision: VisionTower, dtype: str, *, stacked: bool, vgg: bool) -> Frozen:
     """The shapes of what a step only reads."""
 
     def parameters(module: Any, channels: int, side: int) -> PyTree:
         image = jnp.zeros((1, side, side, channels))
         return jax.eval_shape(lambda key: module.init(key, image)["params"], jax.random.key(0))
 
-    clip = jax.eval_shape(partial(in_compute_dtype, dtype=dtype), parameters(vision, 3, vision.image_size))
+    clip = jax.eval_shape(partial(frozen_tower, dtype=dtype, stacked=stacked), parameters(vision, 3, vision.image_size))
     words = Words(*(jnp.zeros(vision.embedding) for _ in range(3)))
     if not vgg:
         return Frozen(clip, words, None)
