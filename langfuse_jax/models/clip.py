@@ -73,9 +73,9 @@ class Block(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Images in [0, 1] -> projected embeddings, not normalised.
+    """Images in [0, 1], RGB or gray, -> projected embeddings, not normalised.
 
-    Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
+    A gray image means what it would with its channel repeated three times, at a third of the work. Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
     align_corners=False does), then standardised with `mean` and `std`. Parameters and embeddings are float32 whatever
     `dtype` the blocks' matrix products run in. With `remat` gradients recompute each block instead of keeping what it
     computed. With `stacked` the blocks' parameters are those of `stack_blocks`, and one compiled block runs in a loop:
@@ -98,17 +98,26 @@ class VisionTower(nn.Module):
     stacked: bool = False
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b d"]:
-        batch, size, patch = images.shape[0], self.image_size, self.patch_size
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
+        batch, size, patch, channels = images.shape[0], self.image_size, self.patch_size, images.shape[3]
         side = size // patch
-        images = jax.image.resize(images, (batch, size, size, 3), "bilinear", antialias=False)
-        images = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        # A strided convolution whose windows do not overlap is a matmul, far faster on a CPU, gradient included.
+        images = jax.image.resize(images, (batch, size, size, channels), "bilinear", antialias=False)
         kernel = self.param("patch_embedding", nn.initializers.normal(0.02), (patch, patch, 3, self.width))
-        images = images[:, : side * patch, : side * patch].reshape(batch, side, patch, side, patch, 3)
+        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
+        shift = jnp.zeros(())
+        if channels == 1:
+            # One kernel for three equal channels; what standardising subtracts beyond their common mean is a constant.
+            level = mean.mean()
+            shift = jnp.einsum("yxcd,c->d", kernel.astype(jnp.float32), (level - mean) / std, precision="highest")
+            kernel = (kernel.astype(jnp.float32) / std[:, None]).sum(2)
+            images = images - level
+        else:
+            images = (images - mean) / std
+        # A strided convolution whose windows do not overlap is a matmul, far faster on a CPU, gradient included.
+        images = images[:, : side * patch, : side * patch].reshape(batch, side, patch, side, patch, channels)
         patches = images.transpose(0, 1, 3, 2, 4, 5).reshape(batch, side * side, -1)
         matrix = kernel.reshape(-1, self.width).astype(self.dtype)
-        tokens = jnp.matmul(patches.astype(self.dtype), matrix, precision="highest").astype(jnp.float32)
+        tokens = jnp.matmul(patches.astype(self.dtype), matrix, precision="highest").astype(jnp.float32) + shift
         first = self.param("class_embedding", nn.initializers.normal(self.width**-0.5), (self.width,))
         tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))

@@ -52,7 +52,7 @@ def steering_loss(
     fused = cast(Array, net.apply(params, visible, infrared, None, direction, batch["statistics"]))
 
     def embed(images: Float[Array, "n h w 1"]) -> Float[Array, "n d"]:
-        return cast(Array, vision.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1)))
+        return cast(Array, vision.apply({"params": frozen.clip}, images))
 
     @cache
     def wholes() -> tuple[Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:

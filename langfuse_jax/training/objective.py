@@ -134,7 +134,7 @@ def objective(
     tower = vision.clone(remat=recipe.remat)
 
     def embed(images: Float[Array, "n h w 1"]) -> Float[Array, "n d"]:
-        return cast(Array, tower.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1)))
+        return cast(Array, tower.apply({"params": frozen.clip}, images))
 
     def informative_patches(windows: Windows) -> Bool[Array, "b p"]:
         patches = [cut_patches(images, windows, vision.image_size) for images in (visible, infrared)]
