@@ -69,6 +69,7 @@ def get_config():
     c.optimizer.trainable = "auto"
 
     c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
+    c.parallel.shard_optimizer = False  # each device keeps its share of the optimizer's state; for "jit"
     c.memory = ConfigDict()
     c.memory.accumulate = 1  # parts that a batch is taken in, one after the other
     c.memory.clip_chunk = 0  # patches of an image that go through the CLIP at a time, recomputed for the gradient

@@ -49,6 +49,7 @@ def get_config():
     c.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup_steps": 100, "weight_decay": 1e-3, "gradient_clip": 1.0})
     c.optimizer.ema = 0.995
     c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
+    c.parallel.shard_optimizer = False  # each device keeps its share of the optimizer's state; for "jit"
     c.log = ConfigDict({"every": 20})
     c.guard = ConfigDict()
     c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run

@@ -75,11 +75,12 @@ class Block(nn.Module):
 class VisionTower(nn.Module):
     """Images in [0, 1], RGB or gray, -> projected embeddings, not normalised.
 
-    A gray image means what it would with its channel repeated three times, at a third of the work. Any (h, w) is resized to (image_size, image_size), bilinear without antialiasing (as torch's `interpolate` with
-    align_corners=False does), then standardised with `mean` and `std`. Parameters and embeddings are float32 whatever
-    `dtype` the blocks' matrix products run in. With `remat` gradients recompute each block instead of keeping what it
-    computed. With `stacked` the blocks' parameters are those of `stack_blocks`, and one compiled block runs in a loop:
-    compiling takes a fraction of the time, and the numbers are the same.
+    A gray image is taken as RGB with three equal channels, by one kernel. Any (h, w) is resized to (image_size,
+    image_size), bilinear without antialiasing (as torch's `interpolate` with align_corners=False does), then
+    standardised with `mean` and `std`. Parameters and embeddings are float32 whatever `dtype` the blocks' matrix
+    products run in. With `remat` gradients recompute each block instead of keeping what it computed. With `stacked` the
+    blocks' parameters are those of `stack_blocks`, and one compiled block runs in a loop: compiling takes a fraction of
+    the time, and the numbers are the same.
     """
 
     image_size: int

@@ -22,8 +22,9 @@ class VGG19(nn.Module):
     """`VGG19().apply({"params": params}, images)`: post-ReLU conv2_1, conv3_1 and conv4_2.
 
     Images are (b, h, w, c) in [0, 1], at least 8 pixels a side, WITHOUT ImageNet's mean and std, as LDFusion has it;
-    a gray image means what it would with its channel repeated three times. The features are (b, h/2, w/2, 128), (b, h/4, w/4, 256) and (b, h/8, w/8, 512),
-    sides rounded down, in `dtype`, as is all arithmetic. Parameters come from `weights.vgg.load_vgg19`.
+    a gray image is taken as RGB with three equal channels. The features are (b, h/2, w/2, 128), (b, h/4, w/4, 256) and
+    (b, h/8, w/8, 512), sides rounded down, in `dtype`, as is all arithmetic. Parameters come from
+    `weights.vgg.load_vgg19`.
 
     >>> import jax
     >>> image = jax.ShapeDtypeStruct((1, 32, 48, 1), jnp.float32)

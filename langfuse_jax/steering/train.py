@@ -38,7 +38,7 @@ from langfuse_jax.training.configs import (
 )
 from langfuse_jax.training.fusion import embed_prompts
 from langfuse_jax.training.objective import Frozen
-from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
+from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
 from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import TrainState, clip_by_norm, init_state, make_train_step
@@ -112,6 +112,7 @@ def train_steered(
         ),
         mesh=data_mesh(),
         mode=config.parallel.mode,
+        shard_optimizer=config.parallel.shard_optimizer,
         speed=Speed(config.batch_size),
         frozen=Frozen(
             clip=in_compute_dtype(clip.params["vision"], dtype),
@@ -144,7 +145,7 @@ def check_config(config: ConfigDict) -> None:
         check_texts(config, name)
     check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
-    check_choice(config, "parallel.mode", MODES)
+    check_parallel(config)
     check_below_one(config, "optimizer.ema", 0.999)
 
 

@@ -34,7 +34,7 @@ from langfuse_jax.training.configs import (
     texts,
 )
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
+from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
 from langfuse_jax.training.sources import provenance, training_scenes
@@ -116,6 +116,7 @@ def train_fusion(
         data=data,
         mesh=mesh,
         mode=config.parallel.mode,
+        shard_optimizer=config.parallel.shard_optimizer,
         speed=_speed(config, make_loss(vision, recipe._replace(clip_chunk=0, remat=False), rates), params, frozen),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
@@ -161,7 +162,7 @@ def check_config(config: ConfigDict) -> None:
     check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
     check_choice(config, "init", ("normal", "lossless"))
-    check_choice(config, "parallel.mode", MODES)
+    check_parallel(config)
     check_choice(config, "optimizer.trainable", ("auto", "all", "spare"))
     check_below_one(config, "optimizer.ema", 0.999)
     check_below_one(config, "augment.fading", 0.7)

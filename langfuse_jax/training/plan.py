@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -22,7 +20,7 @@ from langfuse_jax.runtime.topology import Chip, Topology
 from langfuse_jax.training.fusion import check_config, frozen_tower, make_loss, make_optimizer, make_recipe, step_maker
 from langfuse_jax.training.hlo import Collective, collectives
 from langfuse_jax.training.objective import Frozen
-from langfuse_jax.training.parallel import AXIS, compile_step
+from langfuse_jax.training.parallel import compile_step, data_mesh, divided_optimizer
 from langfuse_jax.training.speed import PEAK_TFLOPS, gradient_flops
 from langfuse_jax.training.step import init_state
 
@@ -111,11 +109,9 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
     optimizer = make_optimizer(config, lambda step: 1e-4, None)
     state = jax.eval_shape(partial(init_state, optimizer=optimizer, average=config.optimizer.ema > 0), params)
     recipe = make_recipe(config)
-    step = compile_step(
-        step_maker(config, make_loss(vision, recipe), optimizer),
-        "jit",
-        Mesh(np.array(topology.devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,)),
-    )
+    mesh = data_mesh(topology.devices)
+    shardings = divided_optimizer(state, mesh) if config.parallel.shard_optimizer else None
+    step = compile_step(step_maker(config, make_loss(vision, recipe), optimizer), "jit", mesh, shardings)
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = time.perf_counter()
     lowered = step.trace(state, _batch(config, config.batch_size), key, frozen).lower(
