@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -351,3 +352,20 @@ def test_stacked_blocks_give_the_same_embeddings_and_gradients():
         tower = vision.clone(stacked=True, remat=remat)
         found = jax.jit(jax.value_and_grad(loss), static_argnums=1)(images, tower, stack_blocks(params))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_a_gray_image_is_taken_as_three_equal_channels():
+    """Embeddings and gradients, of the tower's own size and resized to it."""
+    vision, text = towers(tiny_config(), dtype=jnp.float32)
+    params = init_params(vision, text, jax.random.key(0))["vision"]
+
+    @partial(jax.jit, static_argnums=1)
+    @jax.value_and_grad
+    def loss(gray, repeats):
+        return jnp.square(vision.apply({"params": params}, jnp.repeat(gray, repeats, -1))).sum()
+
+    for side in (vision.image_size, 20):
+        gray = jax.random.uniform(jax.random.key(1), (2, side, side, 1))
+        (found, gradient), (expected, wanted) = (loss(gray, repeats) for repeats in (1, 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())

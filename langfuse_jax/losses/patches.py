@@ -24,7 +24,7 @@ def patch_entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
     values = images.reshape(b, -1)
     bins = jnp.clip(jnp.floor(values * BINS), 0, BINS - 1).astype(jnp.int32)
     inside = (values >= 0) & (values <= 1)
-    counts = jax.lax.platform_dependent(bins, inside, tpu=_count_by_products, default=_count)
+    counts = jax.lax.platform_dependent(bins, inside, tpu=count_by_products, default=_count)
     p = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     return -jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1.0)), axis=1)
 
@@ -34,7 +34,7 @@ def _count(bins: Int[Array, "b n"], inside: Bool[Array, "b n"]) -> Float[Array, 
     return jax.vmap(lambda bins, inside: jnp.zeros(BINS).at[bins].add(inside))(bins, inside.astype(jnp.float32))
 
 
-def _count_by_products(bins: Int[Array, "b n"], inside: Bool[Array, "b n"]) -> Float[Array, "b 256"]:
+def count_by_products(bins: Int[Array, "b n"], inside: Bool[Array, "b n"]) -> Float[Array, "b 256"]:
     """The same where adding to single numbers is slow: a bin as two digits, of which each pair meets in a product."""
     digits = jnp.arange(_ROOT)[:, None]
     # Zeros and ones are exact in any dtype, and so are their sums in float32.

@@ -85,8 +85,7 @@ def train_fusion(
     recipe = make_recipe(config)
     scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
-    dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    stacked = jax.default_backend() != "cpu"  # where compiling is slow, and a loop costs nothing
+    dtype, stacked = clip_dtype(config), runs_stacked()
     frozen = Frozen(
         clip=frozen_tower(clip.params["vision"], dtype, stacked=stacked),
         words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
@@ -117,7 +116,7 @@ def train_fusion(
         mesh=mesh,
         mode=config.parallel.mode,
         shard_optimizer=config.parallel.shard_optimizer,
-        speed=_speed(config, make_loss(vision, recipe._replace(clip_chunk=0, remat=False), rates), params, frozen),
+        speed=_speed(config, params, clip, frozen, rates),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
         looks=[*make_sheet(config, workdir / "sheets"), *make_scores(config, net)],
@@ -129,6 +128,22 @@ def train_fusion(
             metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
     return state
+
+
+def clip_dtype(config: ConfigDict, platform: str | None = None) -> str:
+    """What CLIP and VGG19 compute in, on `platform` or on JAX's."""
+    return config.clip_dtype or ("float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16")
+
+
+def runs_stacked(platform: str | None = None) -> bool:
+    """Whether the tower's blocks run as one compiled block in a loop: where compiling is slow and a loop is not."""
+    return (platform or jax.default_backend()) != "cpu"
+
+
+def batch_shapes(config: ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays of a batch of `size` samples."""
+    crops = jax.ShapeDtypeStruct((size, config.crop, config.crop, 1), jnp.float32)
+    return {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((size,), jnp.int32)}
 
 
 def frozen_tower(params: Mapping[str, Any], dtype: str, *, stacked: bool) -> PyTree:
@@ -253,11 +268,28 @@ def make_optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | Non
     )
 
 
-def _speed(config: ConfigDict, loss_fn: LossFn, params: PyTree, frozen: Frozen) -> Speed:
-    """With the FLOPs of a step where the devices' are known; what is recomputed to save memory is not counted."""
+def _speed(config: ConfigDict, params: PyTree, clip: Clip, frozen: Frozen, rates: PyTree | None) -> Speed:
+    """With the FLOPs of a step where the devices' are known."""
     peak = peak_flops(config.log.peak_tflops)
     if not peak:
         return Speed(config.batch_size)
-    crop = jax.ShapeDtypeStruct((1, config.crop, config.crop, 1), "float32")
-    sample: Mapping[str, Any] = {"visible": crop, "infrared": crop, "place": jax.ShapeDtypeStruct((1,), "int32")}
-    return Speed(config.batch_size, config.batch_size * gradient_flops(loss_fn, params, sample, frozen), peak)
+    tower = jax.eval_shape(partial(in_compute_dtype, dtype=clip_dtype(config)), clip.params["vision"])
+    flops = sample_flops(config, clip.vision, params, frozen._replace(clip=tower), rates)
+    return Speed(config.batch_size, config.batch_size * flops, peak)
+
+
+def sample_flops(
+    config: ConfigDict,
+    vision: VisionTower,
+    params: PyTree,
+    frozen: Frozen,
+    rates: PyTree | None = None,
+    platform: str | None = None,
+) -> float:
+    """FLOPs of the loss and its gradient for a sample; what is recomputed to save memory is not counted.
+
+    Shapes suffice for `params` and `frozen`, whose tower is not stacked.
+    """
+    vision = vision.clone(dtype=clip_dtype(config, platform))
+    loss = make_loss(vision, make_recipe(config)._replace(clip_chunk=0, remat=False), rates)
+    return gradient_flops(loss, params, batch_shapes(config, 1), frozen, platform)

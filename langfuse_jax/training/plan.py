@@ -17,11 +17,22 @@ from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.vgg import VGG19
 from langfuse_jax.runtime.topology import Chip, Topology
-from langfuse_jax.training.fusion import check_config, frozen_tower, make_loss, make_optimizer, make_recipe, step_maker
+from langfuse_jax.training.fusion import (
+    batch_shapes,
+    check_config,
+    clip_dtype,
+    frozen_tower,
+    make_loss,
+    make_optimizer,
+    make_recipe,
+    runs_stacked,
+    sample_flops,
+    step_maker,
+)
 from langfuse_jax.training.hlo import Collective, collectives
 from langfuse_jax.training.objective import Frozen
 from langfuse_jax.training.parallel import compile_step, data_mesh, divided_optimizer
-from langfuse_jax.training.speed import PEAK_TFLOPS, gradient_flops
+from langfuse_jax.training.speed import PEAK_TFLOPS
 from langfuse_jax.training.step import init_state
 
 # What a step that does not fit is tried with, in turn; the first are the cheapest.
@@ -100,21 +111,19 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
             f"config.batch_size: {config.batch_size} in {config.memory.accumulate} parts does not divide over {count} "
             f"devices; use a multiple of {count * config.memory.accumulate}"
         )
-    dtype = config.clip_dtype or ("float32" if topology.platform == "cpu" else "bfloat16")
-    stacked = topology.platform != "cpu"
+    dtype, stacked = clip_dtype(config, topology.platform), runs_stacked(topology.platform)
     vision = vision_tower(config.clip).clone(dtype=dtype)
-    frozen = _frozen(vision, dtype, stacked=stacked, vgg=bool(config.vgg))
-    vision = vision.clone(stacked=stacked)
+    frozen, counted = (_frozen(vision, dtype, stacked=s, vgg=bool(config.vgg)) for s in (stacked, False))
     params = jax.eval_shape(partial(fresh_params, FusionNet()), jax.random.key(0))
     optimizer = make_optimizer(config, lambda step: 1e-4, None)
     state = jax.eval_shape(partial(init_state, optimizer=optimizer, average=config.optimizer.ema > 0), params)
-    recipe = make_recipe(config)
     mesh = data_mesh(topology.devices)
     shardings = divided_optimizer(state, mesh) if config.parallel.shard_optimizer else None
-    step = compile_step(step_maker(config, make_loss(vision, recipe), optimizer), "jit", mesh, shardings)
+    loss = make_loss(vision.clone(stacked=stacked), make_recipe(config))
+    step = compile_step(step_maker(config, loss, optimizer), "jit", mesh, shardings)
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = time.perf_counter()
-    lowered = step.trace(state, _batch(config, config.batch_size), key, frozen).lower(
+    lowered = step.trace(state, batch_shapes(config, config.batch_size), key, frozen).lower(
         lowering_platforms=(topology.platform,)
     )
     try:
@@ -124,9 +133,8 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
             raise TooLarge(f"the step does not fit ({reason(error)})") from error
         raise
     seconds = time.perf_counter() - start
-    whole = make_loss(vision, recipe._replace(clip_chunk=0, remat=False))
-    sample = gradient_flops(whole, params, _batch(config, 1), frozen)
-    return _plan(compiled, topology, sample * config.batch_size / count, seconds)
+    flops = sample_flops(config, vision, params, counted, platform=topology.platform)
+    return describe(compiled, topology, flops * config.batch_size / count, seconds)
 
 
 def find_remedy(
@@ -154,11 +162,6 @@ def find_remedy(
     return None
 
 
-def _batch(config: ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    crops = jax.ShapeDtypeStruct((size, config.crop, config.crop, 1), jnp.float32)
-    return {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((size,), jnp.int32)}
-
-
 def _frozen(vision: VisionTower, dtype: str, *, stacked: bool, vgg: bool) -> Frozen:
     """The shapes of what a step only reads."""
 
@@ -174,7 +177,8 @@ def _frozen(vision: VisionTower, dtype: str, *, stacked: bool, vgg: bool) -> Fro
     return Frozen(clip, words, features)
 
 
-def _plan(compiled: Any, topology: Topology, flops: float, seconds: float) -> Plan:
+def describe(compiled: Any, topology: Topology, flops: float, seconds: float) -> Plan:
+    """What a program that was compiled for `topology`, in so many seconds, takes; its FLOPs are given."""
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     found = collectives(compiled.as_text())
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

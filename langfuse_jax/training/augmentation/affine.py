@@ -11,7 +11,7 @@ from langfuse_jax.training.augmentation.tiles import sample_in_tiles
 
 DEGREES, SHEAR = 5.0, 5.0  # the most that a view is turned and slanted, either way
 # What a step along the output's rows and along its columns moves in y, then in x, at most; see `random_affine`.
-_SLOPES = (1.0, sin(radians(DEGREES)), tan(radians(SHEAR)) + sin(radians(DEGREES)), 1.01)
+SLOPES = (1.0, sin(radians(DEGREES)), tan(radians(SHEAR)) + sin(radians(DEGREES)), 1.01)
 
 
 def random_affine(
@@ -76,7 +76,7 @@ def sample_views(
     inside = jnp.all(jnp.abs(within) <= 0.5, axis=1)
     y, x = jnp.moveaxis(centre[:, :, None, None] + side * within - 0.5, 1, 0)
     y, x = jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1)
-    in_tiles = partial(sample_in_tiles, step=max(h, w) / size, slopes=_SLOPES)
+    in_tiles = partial(sample_in_tiles, step=max(h, w) / size, slopes=SLOPES)
     views = jax.lax.platform_dependent(image, y, x, tpu=in_tiles, default=_gather)
     return views * inside[..., None]
 
