@@ -12,30 +12,51 @@ from langfuse_jax.clip.architecture import vision_tower
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.runtime.topology import find_topology
 from langfuse_jax.training.configs import load_config
-from langfuse_jax.training.hlo import collectives
+from langfuse_jax.training.hlo import bytes_accessed, collectives
 from langfuse_jax.training.plan import REMEDIES, Plan
 
 _HLO = """
+HloModule jit_f
+
+%body (state: (s32[], f32[10])) -> (s32[], f32[10]) {
+  %state = (s32[]{:T(128)}, f32[10]{0:T(128)}) parameter(0)
+  %x = f32[10]{0:T(128)} get-tuple-element(%state), index=1
+  %row = f32[10]{0:T(128)} negate(%x)
+  %sum = f32[10]{0} all-reduce(%row), to_apply=%add
+  ROOT %next = (s32[]{:T(128)}, f32[10]{0:T(128)}) tuple(%i, %row)
+}
+
+ENTRY %main (p: bf16[8,2]) -> f32[3] {
+  %p = bf16[8,2]{1,0:T(8,128)(2,1)} parameter(0)
   %ag = bf16[8,16]{1,0} all-gather(%p), dimensions={0}, metadata={op_name="jit(f)/jit(g)/cat" source_file="/z.py"}
   %ar = (f32[10]{0}, /*index=1*/f32[2,5]{1,0}) all-reduce(%a, %b), to_apply=%add
-  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%c), metadata={op_name="gather" source_file="a.py" source_line=3}
+  %s = (f32[4]{0}, f32[8]{0}, u32[]) all-gather-start(%c), metadata={op_name="gather" source_file="a.py" source_line=3}
   %d = f32[8]{0} all-gather-done(%s)
-  %w = f32[3]{0} add(%all-reduce.1, %x)
+  %loop = (s32[], f32[10]{0:T(128)}) while(%t), body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %w = f32[3]{0} add(%all-reduce.1, %d)
+}
 """
 
 
 def test_collectives_are_counted_with_their_bytes():
     """By hand: 8*16 values of 2 bytes; ten and ten of 4; of what starts one, its result alone."""
-    found = collectives(_HLO)
+    *found, one, two, three = collectives(_HLO)
     assert [(one.kind, one.bytes) for one in found] == [("all-gather", 256), ("all-reduce", 80), ("all-gather", 32)]
     assert [one.origin for one in found] == ["jit(f)/jit(g)/cat (z.py)", "unknown", "gather (a.py:3)"]
+    assert one == two == three and one.kind == "all-reduce" and one.bytes == 40  # the loop turns three times
+
+
+def test_bytes_are_those_of_whole_tiles_and_of_every_turn():
+    """By hand: rows of 2 fill tiles of 128; in the loop 512 in and out, and 40 of the result with 512 in."""
+    entry = (8 * 128 * 2 + 256) + 80 + (16 + 32 + 4) + (12 + 32)
+    assert bytes_accessed(_HLO) == entry + 3 * (2 * 512 + (40 + 512))
 
 
 def test_a_plan_as_json_sums_by_kind():
     plan = Plan(2, 1.0, 2.0, 3, 4, 5, None, None, 6.0, collectives(_HLO), None, None)
     assert plan.as_dict()["collectives"] == {
         "all-gather": {"count": 2, "bytes": 288},
-        "all-reduce": {"count": 1, "bytes": 80},
+        "all-reduce": {"count": 4, "bytes": 200},
     }
 
 

@@ -124,7 +124,7 @@ class VisionTower(nn.Module):
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
         tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens)
         make = partial(
-            nn.remat(Block, prevent_cse=not self.stacked) if self.remat else Block,
+            self._block(),
             *(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype),
         )
         if self.stacked:
@@ -135,6 +135,16 @@ class VisionTower(nn.Module):
                 tokens = make(name=f"block_{i}")(tokens)
         pooled = nn.LayerNorm(self.epsilon, name="post_norm")(tokens[:, 0])
         return nn.Dense(self.embedding, use_bias=False, precision="highest", name="projection")(pooled)
+
+    def _block(self) -> type[Block]:
+        """The block, with what a gradient keeps of it."""
+        if self.remat:
+            return nn.remat(Block, prevent_cse=not self.stacked)
+        if self.stacked:
+            # Of the rest, which a loop would write to memory, all is cheap to compute again.
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            return nn.remat(Block, prevent_cse=False, policy=policy)
+        return Block
 
 
 def _step(block: Block, tokens: Float[Array, "b n d"], _: None) -> tuple[Float[Array, "b n d"], None]:

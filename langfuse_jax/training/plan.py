@@ -29,7 +29,7 @@ from langfuse_jax.training.fusion import (
     sample_flops,
     step_maker,
 )
-from langfuse_jax.training.hlo import Collective, collectives
+from langfuse_jax.training.hlo import Collective, bytes_accessed, collectives
 from langfuse_jax.training.objective import Frozen
 from langfuse_jax.training.parallel import compile_step, data_mesh, divided_optimizer
 from langfuse_jax.training.speed import PEAK_TFLOPS
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     Attributes:
         chips: devices.
         flops: of the loss and its gradient by XLA's count before it is compiled, of one device's share of the batch.
-        bytes_accessed: between memory and the arithmetic, by the compiler's count.
+        bytes_accessed: between memory and the arithmetic, see `hlo.bytes_accessed`.
         argument_bytes: parameters, optimizer, what is frozen, and the batch.
         temp_bytes: what is computed on the way.
         peak_bytes: all of it at the worst moment.
@@ -179,20 +179,20 @@ def _frozen(vision: VisionTower, dtype: str, *, stacked: bool, vgg: bool) -> Fro
 
 def describe(compiled: Any, topology: Topology, flops: float, seconds: float) -> Plan:
     """What a program that was compiled for `topology`, in so many seconds, takes; its FLOPs are given."""
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    found = collectives(compiled.as_text())
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    found, moved = collectives(text), bytes_accessed(text)
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     peak = int(getattr(memory, "peak_memory_in_bytes", 0)) or whole - memory.alias_size_in_bytes
     chip, fits, bound, mfu = topology.chip, None, None, None
     if chip is not None:
         fits = bool(peak <= (1 - _RESERVED) * chip.hbm_bytes)
         arithmetic = flops / (1e12 * PEAK_TFLOPS[chip.kind])
-        bound = max(arithmetic, cost["bytes accessed"] / chip.hbm_bandwidth, _seconds(found, chip))
+        bound = max(arithmetic, moved / chip.hbm_bandwidth, _seconds(found, chip))
         mfu = arithmetic / bound
     return Plan(
         chips=len(topology.devices),
         flops=flops,
-        bytes_accessed=cost["bytes accessed"],
+        bytes_accessed=moved,
         argument_bytes=memory.argument_size_in_bytes,
         temp_bytes=memory.temp_size_in_bytes,
         peak_bytes=peak,
