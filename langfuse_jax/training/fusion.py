@@ -97,10 +97,10 @@ def train_fusion(
     warmup = min(config.optimizer.warmup_steps or epoch, steps // 10)
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
-    net, mesh = FusionNet(), data_mesh()
+    net, mesh = FusionNet(looped=stacked), data_mesh()
     vision = clip.vision.clone(dtype=dtype, stacked=stacked)
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
-    params = jax.device_get(_start(config, net, init_key, lossless_key))
+    params = jax.device_get(_start(config, init_key, lossless_key))
     rates = _rates(config, params)
     optimizer = make_optimizer(config, rate, rates)
     state = jax.device_get(init_state(params, optimizer, average=config.optimizer.ema > 0))
@@ -136,8 +136,8 @@ def clip_dtype(config: ConfigDict, platform: str | None = None) -> str:
 
 
 def runs_stacked(platform: str | None = None) -> bool:
-    """Whether the tower's blocks run as one compiled block in a loop: where compiling is slow and a loop is not."""
-    return (platform or jax.default_backend()) != "cpu"
+    """Whether layers that are alike run as one compiled layer in a loop: where compiling takes minutes."""
+    return (platform or jax.default_backend()) == "tpu"
 
 
 def batch_shapes(config: ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -153,8 +153,11 @@ def frozen_tower(params: Mapping[str, Any], dtype: str, *, stacked: bool) -> PyT
 
 
 def make_loss(vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:
-    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient."""
-    loss = partial(fusion_loss, net=FusionNet(), vision=vision, recipe=recipe)
+    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient.
+
+    With a stacked tower the network is looped too.
+    """
+    loss = partial(fusion_loss, net=FusionNet(looped=vision.stacked), vision=vision, recipe=recipe)
     return loss if rates is None else without_gradient_where_zero(loss, rates)
 
 
@@ -230,7 +233,7 @@ def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
     )
 
 
-def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
+def _start(config: ConfigDict, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
     """The parameters to start from."""
     if config.init_from:
         packaged = config.init_from == "ldfusion" and not Path(config.init_from).exists()
@@ -241,7 +244,7 @@ def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: 
         return params
     if config.init == "lossless":
         return lossless_init(lossless_key)
-    params = fresh_params(net, key)
+    params = fresh_params(FusionNet(), key)
     # From a zero bias half of the first images would be black.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
     return params

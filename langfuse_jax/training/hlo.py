@@ -21,6 +21,7 @@ _CALLED = re.compile(r"(?:to_apply|branch_computations|\w+_computation)=\{?((?:%
 _CALLS, _BODY, _CONDITION = (re.compile(rf"\b{name}=%?([\w.\-]+)") for name in ("calls", "body", "condition"))
 _NUMBER = re.compile(r"(\d+)\)")
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c64|c128|f8\w*)\[([\d,]*)\](?:\{([\d,]*)(?::T\(([\d,]+)\))?)?")
+_ARRAYS = re.compile(r"\w+\[[\d,]*\](?:\{[^}]*\})?")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
 _OPERATION = re.compile(r'op_name="([^"]*)"')
 _LEVELS = 3  # of an operation's name, from the innermost
@@ -90,6 +91,9 @@ def bytes_accessed(text: str) -> int:
 def _moved(instruction: Instruction, among: Computation, computations: Mapping[str, Computation]) -> int:
     if instruction.kind in _FREE or instruction.kind.endswith("-done") or _FREE_CALL.search(instruction.rest):
         return 0
+    if instruction.kind in ("copy-start", "slice-start"):
+        # Their tuple also names the operand: once as long as what is copied, before or after it.
+        return 2 * min(map(_padded, _ARRAYS.findall(instruction.shape)[:2]))
     read = sum(_read(instruction, place, among, computations) for place in range(len(_operands(instruction))))
     return read + _written(instruction, among, computations)
 
