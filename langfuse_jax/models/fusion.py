@@ -213,7 +213,7 @@ def _blocks_in_a_loop(
     params = module.variables["params"]
 
     def step(x: Array, block: tuple[PyTree, PyTree]) -> tuple[Array, None]:
-        made = ResidualBlock(module.dtype, parent=None).apply({"params": block[0]}, x, norms(block[1]), sizes)  # type: ignore[attr-defined]
+        made = ResidualBlock(module.dtype, parent=None).apply({"params": block[0]}, x, norms(block[1]), sizes)
         return cast(Array, made), None
 
     return jax.lax.scan(step, x, (_stacked(params["block_0"], params["block_1"]), modulation))[0]

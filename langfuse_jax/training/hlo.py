@@ -169,15 +169,15 @@ def _parsed(text: str) -> tuple[dict[str, Computation], str]:
 
     Of each the root is last: it is printed so.
     """
-    computations: dict[str, Computation] = {}
-    entry, current = "", {}
+    computations: dict[str, dict[str, Instruction]] = {}
+    entry, current = "", dict[str, Instruction]()
     for line in text.splitlines():
         if found := _COMPUTATION.match(line):
             current = computations.setdefault(found["name"], {})
             entry = found["name"] if found["entry"] else entry
         elif found := _INSTRUCTION.match(line):
             current[found["name"]] = Instruction(*found.group("name", "shape", "kind", "rest"))
-    return computations, entry
+    return dict(computations), entry
 
 
 def _padded(shape: str) -> int:
