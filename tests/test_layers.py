@@ -1,6 +1,7 @@
 """Every lowering against the library's own convolution and gradients; norms and pads against numpy."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,27 @@ def test_conv_matches_library(h, w, c, d, size, stride, padding):
     assert_close(jax.jit(ours)(x, kernel), want[0])
     for got, theirs in zip(value_and_gradients(ours, x, kernel), want, strict=True):
         assert_close(got, theirs)
+
+
+@pytest.mark.parametrize(
+    ("c", "d", "size", "stride", "padding"),
+    [(1, 5, 7, 1, 0), (6, 1, 7, 1, 0), (1, 4, 3, 1, 1), (1, 1, 3, 1, 2), (3, 5, 4, 2, 1), (3, 5, 4, 2, 0)],
+)
+def test_the_forms_for_tpus_match_library(c, d, size, stride, padding, monkeypatch):
+    x, kernel = draw(2, 11, 14, c), draw(size, size, c, d, seed=2)
+    want = value_and_gradients(partial(library_conv, stride=stride, padding=padding), x, kernel)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, tpu, **_: tpu(*operands))
+    found = value_and_gradients(partial(conv, stride=stride, padding=padding), x, kernel)
+    for got, theirs in zip(found, want, strict=True):
+        assert_close(got, theirs, 1e-5)
+
+
+def test_transposed_convolutions_for_tpus_match_library(monkeypatch):
+    x, kernel = draw(2, 6, 7, 3), draw(5, 5, 3, 4, seed=2)
+    want = value_and_gradients(library_conv_transpose, x, kernel)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, tpu, **_: tpu(*operands))
+    for got, theirs in zip(value_and_gradients(conv_transpose, x, kernel), want, strict=True):
+        assert_close(got, theirs, 1e-5)
 
 
 @pytest.mark.parametrize(("h", "w", "c", "d"), TRANSPOSED)

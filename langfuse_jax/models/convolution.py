@@ -1,10 +1,12 @@
 """Convolutions of the fusion network, with the lowering of each direction chosen for the platform.
 
-GPU takes the library's convolutions and their gradients, and TPU all but those of one channel. XLA's CPU backend has a fast path for some convolutions
-only; the others (few outputs, strided input gradients, everything transposed) fall to a loop up to a hundred times
-slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind, and what is not
-differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). The choice is made when a program is
-lowered, for gradients too: one trace, or one export, serves several platforms.
+GPU takes the library's convolutions and their gradients. So does TPU, but its compiler takes minutes for those of one
+channel (`models.one_channel`) and for strides, which are rewritten.
+XLA's CPU backend has a fast path for some convolutions only; the others (few outputs, strided input gradients,
+everything transposed) fall to a loop up to a hundred times slower. There each direction is rewritten as a matrix
+product or as a convolution of the fast kind, and what is not differentiated takes Winograd's forms
+(benchmarks/RESULTS.md has the times). The choice is made when a program is lowered, for gradients too: one trace, or
+one export, serves several platforms.
 
 The library's convolutions require the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
 (TF32, bfloat16). Half precision is what it was, and a CPU knows no other.
@@ -93,7 +95,9 @@ def _conv_backward(stride: int, padding: int, operands: _Operands, g: Output) ->
 
 
 def _tpu_conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
-    """The library's, but for what its compiler takes minutes for."""
+    """Strides and single channels are what TPU's compiler takes minutes for: there are none."""
+    if stride == 2 and len(kernel) % 2 == 0:
+        return _space_to_depth(zero_pad(x, padding), kernel)
     if stride == 1 and kernel.shape[2] == 1:
         return from_one_channel(zero_pad(x, padding), kernel)
     if stride == 1 and kernel.shape[3] == 1:
@@ -104,10 +108,20 @@ def _tpu_conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
 def _tpu_gradients(x: Input, kernel: Kernel, g: Output, *, stride: int, padding: int) -> _Operands:
     size, _, c, d = kernel.shape
     if stride > 1 or 1 not in (c, d):
-        return _library_gradients(partial(library_conv, stride=stride, padding=padding), x, kernel, g)
+        return _library_gradients(partial(_tpu_conv, stride=stride, padding=padding), x, kernel, g)
     dx = _tpu_conv(g, kernel.swapaxes(2, 3)[::-1, ::-1], 1, size - 1 - padding)
     kernel_gradient = kernel_gradient_from_one if c == 1 else kernel_gradient_to_one
     return dx, kernel_gradient(zero_pad(x, padding), g)
+
+
+def _space_to_depth(x: Input, kernel: Kernel) -> Output:
+    """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and the kernel, of even size, has half its size."""
+    size, _, c, d = kernel.shape
+    b = len(x)
+    h, w = ((n - size) // 2 + size // 2 for n in x.shape[1:3])
+    x = x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * c)
+    kernel = kernel.reshape(size // 2, 2, size // 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5)
+    return library_conv(x, kernel.reshape(size // 2, size // 2, 4 * c, d))
 
 
 def _library_gradients(function: Callable[..., Array], x: Input, kernel: Kernel, g: Output) -> _Operands:
@@ -175,7 +189,7 @@ def _conv_transpose(x: Input, kernel: Kernel) -> Output:
             return winograd_conv_transpose(x, kernel)
         return _depth_to_space(x, kernel)
 
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=library_conv_transpose)
+    return lax.platform_dependent(x, kernel, cpu=cpu, tpu=_depth_to_space, default=library_conv_transpose)
 
 
 def _depth_to_space(x: Input, kernel: Kernel) -> Output:
@@ -192,12 +206,13 @@ def _depth_to_space(x: Input, kernel: Kernel) -> Output:
 
 
 def _conv_transpose_forward(x: Input, kernel: Kernel) -> tuple[Output, _Operands]:
-    return lax.platform_dependent(x, kernel, cpu=_depth_to_space, default=library_conv_transpose), (x, kernel)
+    y = lax.platform_dependent(x, kernel, cpu=_depth_to_space, tpu=_depth_to_space, default=library_conv_transpose)
+    return y, (x, kernel)
 
 
 def _conv_transpose_backward(operands: _Operands, g: Output) -> _Operands:
-    library = partial(_library_gradients, library_conv_transpose)
-    return lax.platform_dependent(*operands, g, cpu=_cpu_conv_transpose_gradients, default=library)
+    library, tpu = (partial(_library_gradients, form) for form in (library_conv_transpose, _depth_to_space))
+    return lax.platform_dependent(*operands, g, cpu=_cpu_conv_transpose_gradients, tpu=tpu, default=library)
 
 
 def _cpu_conv_transpose_gradients(x: Input, kernel: Kernel, g: Output) -> _Operands:
