@@ -115,7 +115,7 @@ def _tpu_gradients(x: Input, kernel: Kernel, g: Output, *, stride: int, padding:
 
 
 def _space_to_depth(x: Input, kernel: Kernel) -> Output:
-    """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and the kernel, of even size, has half its size."""
+    """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and an even kernel has half its size."""
     size, _, c, d = kernel.shape
     b = len(x)
     h, w = ((n - size) // 2 + size // 2 for n in x.shape[1:3])
