@@ -95,17 +95,32 @@ def test_what_cannot_be_planned(flags, message, capsys, monkeypatch):
     assert out == "" and message in err and err.count("\n") == 1
 
 
+def _plan(tmp_path, *flags):
+    """What `plan` writes and prints, in a process of its own."""
+    argv = ["plan", "--config", "smoke", *flags, "--json", str(tmp_path / "plan.json")]
+    done = subprocess.run([sys.executable, "-m", "langfuse_jax", *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return json.loads((tmp_path / "plan.json").read_text()), done.stdout
+
+
+@pytest.mark.plan
+def test_on_a_tpu_slice_only_gradients_are_exchanged(tmp_path):
+    """And the step is no larger than it was: a change that breaks pods is seen here."""
+    plan, text = _plan(tmp_path, "--topology", "v5e:2x2", "--config.batch_size=8")
+    assert "v5e:2x2: 4 devices" in text and plan["chips"] == 4 and plan["fits"]
+    assert plan["collectives"].keys() == {"all-reduce"} and plan["collectives"]["all-reduce"]["count"] <= 4
+    # 5 776 977 gradients of four bytes, and a few metrics.
+    assert 5_776_977 * 4 <= plan["collectives"]["all-reduce"]["bytes"] < 5_800_000 * 4
+    assert plan["temp_bytes"] < 1e9 and plan["argument_bytes"] < 2e8, plan
+    assert 0 < plan["mfu_bound"] < 1 and plan["step_seconds_bound"] > 1e-4 and plan["hbm_bytes"] == 16 * 2**30
+
+
 @pytest.mark.slow
 def test_the_step_is_planned_and_no_sample_leaves_its_device(tmp_path):
     """On four devices nothing but the gradient is exchanged, but for convolutions, which loop over samples on CPUs."""
-    argv = ["plan", "--config", "smoke", "--topology", "cpu:4", "--config.batch_size=4", "--json", tmp_path / "p.json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "langfuse_jax", *map(str, argv)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert "cpu:4: 4 devices" in done.stdout and "all-reduce of" in done.stdout
-    plan = json.loads((tmp_path / "p.json").read_text())
+    plan, text = _plan(tmp_path, "--topology", "cpu:4", "--config.batch_size=4")
+    assert "cpu:4: 4 devices" in text and "all-reduce of" in text
     assert plan["chips"] == 4 and plan["flops"] > 1e9 and plan["temp_bytes"] > 1e6 and plan["fits"] is None
     assert plan["collectives"]["all-reduce"]["count"] == 1
     assert plan["collectives"].keys() <= {"all-reduce", "all-gather"}
-    assert "concatenate" not in done.stdout and "tile" not in done.stdout and "scatter" not in done.stdout
+    assert not any(word in text for word in ("concatenate", "tile", "scatter"))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
@@ -17,6 +18,7 @@ from langfuse_jax.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 BLOCKS = "blocks"  # what `stack_blocks` calls them
+_SHARES = "attention"  # how much each token takes from each, by the name that gradients keep it under
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -45,15 +47,16 @@ class Attention(nn.Module):
         scores *= (width // self.heads) ** -0.5
         if self.causal:
             scores = jnp.where(np.tri(count, dtype=bool), scores, -jnp.inf)
-        mixed = jnp.matmul(nn.softmax(scores).astype(self.dtype), value, precision="highest")
+        shares = checkpoint_name(nn.softmax(scores).astype(self.dtype), _SHARES)
+        mixed = jnp.matmul(shares, value, precision="highest")
         return dense(name="out")(mixed.swapaxes(1, 2).reshape(tokens.shape))
 
 
 class Block(nn.Module):
     """Pre-norm transformer block: attention, then a two-layer perceptron, each added to its input.
 
-    Matrix products run in `dtype`, those of float32 with all its digits on accelerators too; the sum that runs through
-    the blocks, norms and softmax stay float32.
+    Matrix products run in `dtype`, those of float32 with all its digits on accelerators too; norms and softmax run in
+    float32. The sum that runs through the blocks has the dtype of `tokens`.
     """
 
     heads: int
@@ -122,7 +125,7 @@ class VisionTower(nn.Module):
         first = self.param("class_embedding", nn.initializers.normal(self.width**-0.5), (self.width,))
         tokens = jnp.concatenate([jnp.broadcast_to(first, (batch, 1, self.width)), tokens], axis=1)
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
-        tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens)
+        tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens).astype(self.dtype)
         make = partial(
             self._block(),
             *(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype),
@@ -142,8 +145,11 @@ class VisionTower(nn.Module):
             return nn.remat(Block, prevent_cse=not self.stacked)
         if self.stacked:
             # Of the rest, which a loop would write to memory, all is cheap to compute again.
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            return nn.remat(Block, prevent_cse=False, policy=policy)
+            policies = jax.checkpoint_policies
+            kept = policies.save_from_both_policies(
+                policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names(_SHARES)
+            )
+            return nn.remat(Block, prevent_cse=False, policy=kept)
         return Block
 
 
