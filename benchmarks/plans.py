@@ -65,7 +65,7 @@ def row(name, plan):
     exchanges = "; ".join(f"{count} {kind}, {moved / 1e6:.1f} MB" for kind, (count, moved) in kinds.items()) or "none"
     numbers = [
         f"{plan.flops / 1e12:.2f}",
-        f"{plan.bytes_accessed / _GB:.0f}",
+        f"{plan.bytes_accessed / _GB:.0f}, {plan.hbm_traffic / _GB:.0f}",
         f"{plan.argument_bytes / _GIB:.2f}",
         f"{plan.temp_bytes / _GIB:.2f}",
         f"{plan.peak_bytes / _GIB:.1f} of {plan.hbm_bytes / _GIB:.0f}",
@@ -89,9 +89,19 @@ def main():
         jobs += [(model, lambda model=model: plan_fusing(model)) for model in ("ldfusion", "steered")]
     jobs = jobs or [(name, lambda name=name: plan_step(name, overrides)) for name in TOPOLOGIES]
     titles = (
-        "chips | TFLOP | GB accessed | arguments GiB | temporary GiB | peak GiB | exchanges | bound ms | MFU at most"
+        "",
+        "chips",
+        "TFLOP",
+        "GB accessed, in HBM",
+        "arguments GiB",
+        "temporary GiB",
+        "peak GiB",
+        "exchanges",
+        "bound ms",
+        "MFU at most",
+        "compiled in s",
     )
-    print(f"| | {titles} | compiled in s |\n|{'---|' * 11}")
+    print(f"| {' | '.join(titles)} |\n|{len(titles) * '---|'}")
     plans = {}
     for name, make in jobs:
         plan = make()

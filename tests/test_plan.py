@@ -26,13 +26,18 @@ HloModule jit_f
   ROOT %next = (s32[]{:T(128)}, f32[10]{0:T(128)}) tuple(%i, %row)
 }
 
+%test (state: (s32[], f32[10])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(3)
+  ROOT %less = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
 ENTRY %main (p: bf16[8,2]) -> f32[3] {
   %p = bf16[8,2]{1,0:T(8,128)(2,1)} parameter(0)
   %ag = bf16[8,16]{1,0} all-gather(%p), dimensions={0}, metadata={op_name="jit(f)/jit(g)/cat" source_file="/z.py"}
   %ar = (f32[10]{0}, /*index=1*/f32[2,5]{1,0}) all-reduce(%a, %b), to_apply=%add
   %s = (f32[4]{0}, f32[8]{0}, u32[]) all-gather-start(%c), metadata={op_name="gather" source_file="a.py" source_line=3}
   %d = f32[8]{0} all-gather-done(%s)
-  %loop = (s32[], f32[10]{0:T(128)}) while(%t), body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %loop = (s32[], f32[10]{0:T(128)}) while(%t), condition=%test, body=%body
   ROOT %w = f32[3]{0} add(%all-reduce.1, %d)
 }
 """
@@ -52,8 +57,23 @@ def test_bytes_are_those_of_whole_tiles_and_of_every_turn():
     assert bytes_accessed(_HLO) == entry + 3 * (2 * 512 + (40 + 512))
 
 
+_ON_CHIP = """
+ENTRY %main (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %s = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  %c = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%s)
+  ROOT %r = f32[8,128]{1,0:T(8,128)} negate(%c)
+}
+"""
+
+
+def test_bytes_in_the_chips_own_memory_are_told_apart():
+    """By hand: a copy into it and a result out of it, of 4 KiB each way."""
+    assert bytes_accessed(_ON_CHIP) == 4 * 4096 and bytes_accessed(_ON_CHIP, on_chip=False) == 2 * 4096
+
+
 def test_a_plan_as_json_sums_by_kind():
-    plan = Plan(2, 1.0, 2.0, 3, 4, 5, None, None, 6.0, collectives(_HLO), None, None)
+    plan = Plan(2, 1.0, 2.0, 2.0, 3, 4, 5, None, None, 6.0, collectives(_HLO), None, None)
     assert plan.as_dict()["collectives"] == {
         "all-gather": {"count": 2, "bytes": 288},
         "all-reduce": {"count": 4, "bytes": 200},

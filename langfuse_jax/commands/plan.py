@@ -80,7 +80,8 @@ def as_text(plan: "Plan", topology: str) -> str:
         f"{topology}: {plan.chips} devices, compiled in {plan.compile_seconds:.0f} s; per device:",
         f"  memory       {plan.argument_bytes / _GIB:.2f} GiB parameters, optimizer, frozen towers and batch; "
         f"{plan.temp_bytes / _GIB:.2f} GiB temporary; peak {plan.peak_bytes / _GIB:.2f}{memory or ' GiB'}",
-        f"  work         {plan.flops / 1e12:.3g} TFLOP, {plan.bytes_accessed / 1e9:.3g} GB moved, a step",
+        f"  work         {plan.flops / 1e12:.3g} TFLOP, {plan.bytes_accessed / 1e9:.3g} GB accessed, of them "
+        f"{plan.hbm_traffic / 1e9:.3g} in main memory, a step",
     ]
     origins = Counter((one.kind, one.origin) for one in plan.collectives)
     sizes: Counter[tuple[str, str]] = Counter()

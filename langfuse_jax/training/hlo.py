@@ -21,7 +21,9 @@ _CALLED = re.compile(r"(?:to_apply|branch_computations|\w+_computation)=\{?((?:%
 _CALLS, _BODY, _CONDITION = (re.compile(rf"\b{name}=%?([\w.\-]+)") for name in ("calls", "body", "condition"))
 _NUMBER = re.compile(r"(\d+)\)")
 _ARRAY = re.compile(r"\b(pred|[suf]\d+|bf16|c64|c128|f8\w*)\[([\d,]*)\](?:\{([\d,]*)(?::T\(([\d,]+)\))?)?")
-_ARRAYS = re.compile(r"\w+\[[\d,]*\](?:\{[^}]*\})?")
+# Arrays in the memory of the chip itself, which TPU's compiler marks, and what is then put before them.
+_ON_CHIP, _MARK = re.compile(r"\b(\w+\[[\d,]*\]\{[^}]*S\(\d+\)\})"), "on_chip_"
+_MARKED_ARRAY = re.compile(rf"({_MARK})?(\w+\[[\d,]*\](?:\{{[^}}]*\}})?)")
 _SOURCE = re.compile(r'source_file="([^"]*)"(?: source_line=(\d+))?')
 _OPERATION = re.compile(r'op_name="([^"]*)"')
 _LEVELS = 3  # of an operation's name, from the innermost
@@ -73,8 +75,10 @@ def collectives(text: str) -> list[Collective]:
     return found
 
 
-def bytes_accessed(text: str) -> int:
+def bytes_accessed(text: str, *, on_chip: bool = True) -> int:
     """Bytes between memory and the arithmetic of a compiled program: what each instruction reads and writes.
+
+    Without `on_chip`, only those in main memory.
 
     Counted as XLA's cost analysis does, but for loops, whose bodies count as often as they turn: there once. What
     layouts pad is moved too; of a slice, or what is replaced by one, only the slice is.
@@ -82,7 +86,7 @@ def bytes_accessed(text: str) -> int:
     >>> bytes_accessed("ENTRY %main (p: f32[4]) -> f32[4] {\n%p = f32[4] parameter(0)\n%r = f32[4] negate(%p)\n}")
     32
     """
-    program = _parsed(text)
+    program = _parsed(text if on_chip else _ON_CHIP.sub(rf"{_MARK}\1", text))
     return sum(
         turns * _moved(instruction, program[0][name], program[0]) for instruction, name, turns in _executed(program)
     )
@@ -92,8 +96,9 @@ def _moved(instruction: Instruction, among: Computation, computations: Mapping[s
     if instruction.kind in _FREE or instruction.kind.endswith("-done") or _FREE_CALL.search(instruction.rest):
         return 0
     if instruction.kind in ("copy-start", "slice-start"):
-        # Their tuple also names the operand: once as long as what is copied, before or after it.
-        return 2 * min(map(_padded, _ARRAYS.findall(instruction.shape)[:2]))
+        # Their tuple has the copy and the operand, of which as much is read.
+        both = _MARKED_ARRAY.findall(instruction.shape)[:2]
+        return sum(not mark for mark, _ in both) * min(_padded(array) for _, array in both)
     read = sum(_read(instruction, place, among, computations) for place in range(len(_operands(instruction))))
     return read + _written(instruction, among, computations)
 

@@ -53,6 +53,7 @@ class Plan(NamedTuple):
         chips: devices.
         flops: of the loss and its gradient by XLA's count before it is compiled, of one device's share of the batch.
         bytes_accessed: between memory and the arithmetic, see `hlo.bytes_accessed`.
+        hbm_traffic: those of them that are in HBM; the others stay in the chip's own memory.
         argument_bytes: parameters, optimizer, what is frozen, and the batch.
         temp_bytes: what is computed on the way.
         peak_bytes: all of it at the worst moment.
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
     chips: int
     flops: float
     bytes_accessed: float
+    hbm_traffic: float
     argument_bytes: int
     temp_bytes: int
     peak_bytes: int
@@ -180,7 +182,7 @@ def _frozen(vision: VisionTower, dtype: str, *, stacked: bool, vgg: bool) -> Fro
 def describe(compiled: Any, topology: Topology, flops: float, seconds: float) -> Plan:
     """What a program that was compiled for `topology`, in so many seconds, takes; its FLOPs are given."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    found, moved = collectives(text), bytes_accessed(text)
+    found, moved = collectives(text), bytes_accessed(text, on_chip=False)
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     peak = int(getattr(memory, "peak_memory_in_bytes", 0)) or whole - memory.alias_size_in_bytes
     chip, fits, bound, mfu = topology.chip, None, None, None
@@ -192,7 +194,8 @@ def describe(compiled: Any, topology: Topology, flops: float, seconds: float) ->
     return Plan(
         chips=len(topology.devices),
         flops=flops,
-        bytes_accessed=moved,
+        bytes_accessed=bytes_accessed(text),
+        hbm_traffic=moved,
         argument_bytes=memory.argument_size_in_bytes,
         temp_bytes=memory.temp_size_in_bytes,
         peak_bytes=peak,
