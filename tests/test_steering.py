@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from quick_training import draw_scenes, metrics
 from safetensors.numpy import save_file
 from transformers import CLIPConfig
@@ -16,6 +17,7 @@ from langfuse_jax.classical.pyramid import gaussian_blur, hot_targets
 from langfuse_jax.classical.target import target_fuse
 from langfuse_jax.cli import main
 from langfuse_jax.clip.tensors import tensors_from_params
+from langfuse_jax.clip.words import GOAL
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.examples.night_scene import night_scene
@@ -346,7 +348,11 @@ def test_a_training_run_resumes_and_its_model_remembers_its_words(tmp_path, caps
     assert {"guide", "whole", "patch", "goal"} <= whole[0].keys()
     # The rate of the first two steps is that of a shorter run: only what does not depend on it is the same.
     assert [line["step"] for line in parts] == [0, 1, 2, 3] and parts[0]["loss"] == whole[0]["loss"]
-    assert (tmp_path / "whole" / "sheets" / "step_000004.png").is_file()
+    with Image.open(tmp_path / "whole" / "sheets" / "step_000004.png") as sheet:
+        assert sheet.width == 5 * 64 + 4 * 4  # infrared, visible, before, after, and the goal of `sheet.goals`
+    told = capsys.readouterr().out
+    for text in (GOAL, "a dark image"):
+        assert f"language loss of the goal {text!r}: " in told
     fuser = Fuser.load(tmp_path / "whole")
     assert fuser.metadata["clip"]["fingerprint"] == Clip.load().fingerprint
     assert np.linalg.norm(fuser.towards("a dark image").direction) > 0.1

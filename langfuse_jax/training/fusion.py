@@ -34,9 +34,11 @@ from langfuse_jax.training.configs import (
     texts,
 )
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
+from langfuse_jax.training.outcome import Outcome
 from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
+from langfuse_jax.training.shown import default, shown_pairs
 from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
 from langfuse_jax.training.step import (
@@ -53,8 +55,8 @@ from langfuse_jax.weights.fusion import require_ldfusion, save_fusion
 from langfuse_jax.weights.vgg import load_vgg19
 
 _LEAST = {
-    1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.every", "augment.zoom"),
-    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "scores.every"),
+    1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.pairs", "augment.zoom"),
+    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "sheet.every", "scores.every"),
     32: ("crop",),
 }
 
@@ -66,8 +68,9 @@ def train_fusion(
 
     The step runs on all devices of all JAX processes, which must share `workdir`. Beside what `loop.run` writes there
     are scores.jsonl (metrics of the fused validation images every `scores.every` steps), sheets/ (infrared | visible |
-    fused of fixed validation pairs every `sheet.every` steps), and at the end the model for inference
-    (fusion.safetensors, fusion.json) that `Fuser.load(workdir)` takes.
+    before | after of fixed validation pairs every `sheet.every` steps), and at the end outcome.jsonl (what the words
+    gained on these pairs, which is printed too) and the model for inference (fusion.safetensors, fusion.json) that
+    `Fuser.load(workdir)` takes.
 
     Args:
         config: as in configs/default.py.
@@ -86,9 +89,11 @@ def train_fusion(
     scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
     dtype, stacked = clip_dtype(config), runs_stacked()
+    vision = clip.vision.clone(dtype=dtype, stacked=stacked)
+    prompts = embed_prompts(config, clip)
     frozen = Frozen(
         clip=frozen_tower(clip.params["vision"], dtype, stacked=stacked),
-        words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
+        words=jax.tree.map(jnp.asarray, prompts.words),
         vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
     )
     data = _data(config, scenes)
@@ -98,13 +103,14 @@ def train_fusion(
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
     net, mesh = FusionNet(looped=stacked), data_mesh()
-    vision = clip.vision.clone(dtype=dtype, stacked=stacked)
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     params = jax.device_get(_start(config, init_key, lossless_key))
     rates = _rates(config, params)
     optimizer = make_optimizer(config, rate, rates)
     state = jax.device_get(init_state(params, optimizer, average=config.optimizer.ema > 0))
 
+    shown, sentences = shown_pairs(config, lambda trained_with: border_rule(trained_with["crop"])), [default(prompts)]
+    outcome = Outcome(shown, sentences, state.final, vision=vision, frozen=frozen)
     training = loop.TrainingRun(
         config=config,
         steps=steps,
@@ -119,7 +125,11 @@ def train_fusion(
         speed=_speed(config, params, clip, frozen, rates),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
-        looks=[*make_sheet(config, workdir / "sheets"), *make_scores(config, net)],
+        looks=[
+            *make_sheet(workdir / "sheets", shown, sentences, state.final, every=config.sheet.every),
+            *make_scores(config, net),
+            *outcome.looks,
+        ],
     )
     with loop.claimed(workdir, state):
         state, trained_with = loop.run(training, workdir, override=override, profile=profile)
@@ -127,6 +137,7 @@ def train_fusion(
             made_by = {"name": clip.name, "fingerprint": clip.fingerprint}
             metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
+            outcome.tell()
     return state
 
 

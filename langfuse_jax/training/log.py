@@ -15,8 +15,10 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
-from langfuse_jax.runtime.atomic import atomic_write, make_folder
+from langfuse_jax.runtime.atomic import atomic_write
 from langfuse_jax.training.parallel import on_host
+
+_LINES = 50  # the least that a curve is drawn through
 
 
 def json_line(step: int, values: Mapping[str, float]) -> str:
@@ -40,6 +42,15 @@ def write_line(path: Path, step: int, values: Mapping[str, float]) -> None:
         file.write("".join([*lines, json_line(step, values)]).encode())
 
 
+def log_interval(every: int, steps: int) -> int:
+    """Steps from one line of metrics.jsonl to the next: `every`, or fewer where that would be less than 50 lines.
+
+    >>> log_interval(50, 150), log_interval(50, 6000), log_interval(50, 20)
+    (3, 50, 1)
+    """
+    return max(1, min(every, steps // _LINES))
+
+
 class _Step(NamedTuple):
     number: int
     metrics: Mapping[str, Any]
@@ -48,10 +59,11 @@ class _Step(NamedTuple):
 
 
 class TrainingLog:
-    """metrics.jsonl, TensorBoard's events in tensorboard/ and the progress bar, one step behind the device.
+    """metrics.jsonl, TensorBoard's events and the progress bar, one step behind the device.
 
     Args:
-        workdir: where both go; None for a process that reports nothing.
+        workdir: where both go (TensorBoard calls a run by the folder of its events); None for a process that reports
+            nothing.
         start: the step that comes next. What is there of it and of later steps is dropped: they are run again.
         total: steps of the training run.
         speed: gives what is known of the speed since it was last asked.
@@ -70,9 +82,8 @@ class TrainingLog:
         with atomic_write(path) as file:
             file.write("".join(lines).encode())
         self._file = open(path, "a")
-        make_folder(workdir / "tensorboard")
         # Without a thread of its own, which would hide a full disk, or wait for ever.
-        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+        self._events = EventsWriter(str(workdir / "events"))
         # TensorBoard forgets what an earlier run wrote from this step on.
         self._add(start, session_log=SessionLog(status=SessionLog.START))
         if start:

@@ -21,7 +21,7 @@ from langfuse_jax.runtime.distributed import end_together, wait_for_others
 from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training import checkpoints
 from langfuse_jax.training.guard import Guard
-from langfuse_jax.training.log import TrainingLog, write_line
+from langfuse_jax.training.log import TrainingLog, log_interval, write_line
 from langfuse_jax.training.parallel import compile_step, divide, divided_optimizer, on_host, replicate
 from langfuse_jax.training.preemption import PreemptionWatch
 from langfuse_jax.training.speed import Speed
@@ -119,7 +119,7 @@ def run(
     """Trains, resuming from the checkpoints that `workdir`, which is `claimed`, holds.
 
     Writes checkpoints/ (Orbax) into `workdir`, and process 0 metrics.jsonl (a line of loss terms and speed every
-    `log.every` steps), the same in tensorboard/, validation.jsonl (a line before the first step and with each
+    `log.log_interval` steps), the same for TensorBoard, validation.jsonl (a line before the first step and with each
     checkpoint), config.json, and what `training.looks` give.
 
     Args:
@@ -141,7 +141,7 @@ def run(
     if first:
         with atomic_write(workdir / training.config_file) as file:
             file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
-    batches = training.data.batches(start)
+    batches, interval = training.data.batches(start), log_interval(config.log.every, training.steps)
     guard = Guard(
         config.guard.max_skipped,
         config.guard.max_dead,
@@ -175,7 +175,7 @@ def run(
                 step,
                 metrics,
                 training.rate(step),
-                keep=step % config.log.every == 0 or step == training.steps - 1,
+                keep=step % interval == 0 or step == training.steps - 1,
             )
             guard.watch(step, metrics)
         guard.look()
