@@ -160,7 +160,7 @@ def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
 
 @pytest.mark.slow
 def test_a_short_run_from_weights_that_fuse_keeps_the_picture(root, tmp_path):
-    """Steps towards "bright" draw no grid, take no contrast away, and brighten: what notebooks/03 shows."""
+    """Steps towards "bright" draw no grid, take no contrast away, and brighten."""
     values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint.every": 40}
     values |= {"init_from": ASSETS / "ldfusion", "prompts.goal": "('a clear and bright image',)"}
     train_fusion(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")

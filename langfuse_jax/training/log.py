@@ -13,9 +13,9 @@ from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tqdm import tqdm
 
 from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.bars import progress_bar, show_numbers
 from langfuse_jax.training.parallel import on_host
 
 _LINES = 50  # the least that a curve is drawn through
@@ -88,7 +88,7 @@ class TrainingLog:
         self._add(start, session_log=SessionLog(status=SessionLog.START))
         if start:
             print(f"langfuse-jax: {workdir}: resuming from step {start}", file=sys.stderr)
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr, desc="compiling")
+        self._bar = progress_bar(total, initial=start, unit="step", desc="compiling")
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -127,7 +127,7 @@ class TrainingLog:
             return
         self._bar.set_description(refresh=False)  # the first step is done: all is compiled
         self._bar.update()
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
+        show_numbers(self._bar, values)
         if step.kept:
             values |= {"learning_rate": float(step.rate)}
             speed = self._speed()
