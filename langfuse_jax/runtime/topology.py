@@ -69,7 +69,9 @@ def find_topology(name: str) -> Topology:
     try:
         from jax.experimental import topologies
 
-        description = topologies.get_topology_desc(name, platform="tpu")
+        # Both cores of a v4 are one device, as they are on its machines; later versions know no other way.
+        chips = {"chip_config_name": "megacore"} if found[1] == "v4" else {}
+        description = topologies.get_topology_desc(name, platform="tpu", **chips)
     except Exception as error:  # JAX raises RuntimeError, ValueError and its own kinds
         if "libtpu" in str(error) and not _has_libtpu():
             raise UserError('--topology: TPUs require their compiler; pip install "langfuse-jax[plan]"') from error
