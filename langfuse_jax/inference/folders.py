@@ -184,7 +184,7 @@ def fuse_folders(
     _check_alignment(pairs, reading)
     if not overwrite:
         check_record(out, made_by, [f"{pair.stem}.{format}" for pair in pairs])
-    own_pairs, alone = pairs[index::count], alone if index == 0 else []
+    own_pairs = pairs[index::count]
     finished = set() if overwrite else finished_pairs(own_pairs, out, f".{format}", sheets, reading)
     left = [pair for pair in own_pairs if pair.stem not in finished]
     result = FusedFolders(skipped=len(own_pairs) - len(left), process=(index, count), convention=convention)
@@ -217,8 +217,9 @@ def fuse_folders(
             result.fused += fused
             progress.update()
 
-    for path in alone:
-        report(path.stem, matching.why_alone(path, (visible or infrared, infrared)))
+    if index == 0:
+        for path, line in zip(alone, matching.why_alone((visible or infrared, infrared)), strict=True):
+            report(path.stem, line)
     if left:
         from langfuse_jax.inference.memory import check_memory
         from langfuse_jax.inference.stream import fuse_stream, fuse_tiled_stream, program_pixels
