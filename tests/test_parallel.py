@@ -151,11 +151,11 @@ def test_a_divided_optimizer_equals_one_device(one, tmp_path):
     _finish(_start(STEPS, tmp_path / "steps.npz", "sharded", "small", 6, devices=8))
     found = np.load(tmp_path / "steps.npz")
     _assert_same(found, "sharded", one)
-    names = [name for name in one.files if name.startswith("one/parameters")]
-    assert len(names) > 4
-    for name in names:
-        # Six steps of Adam at a rate of 1e-5.
-        np.testing.assert_allclose(found[name.replace("one", "sharded", 1)], one[name], rtol=0, atol=1e-6)
+    # Adam's steps are as long as its rate where there is only the rounding of a gradient: biases before a norm.
+    names = [name for name in one.files if name.startswith("one/gradients") and np.abs(one[name]).max() > 1e-2]
+    assert len(names) > 8
+    for name in (name.replace("gradients", "parameters") for name in names):
+        np.testing.assert_allclose(found[name.replace("one", "sharded", 1)], one[name], rtol=0, atol=1e-7)
 
 
 @pytest.mark.slow

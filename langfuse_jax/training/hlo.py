@@ -83,7 +83,7 @@ def bytes_accessed(text: str, *, on_chip: bool = True) -> int:
     Counted as XLA's cost analysis does, but for loops, whose bodies count as often as they turn: there once. What
     layouts pad is moved too; of a slice, or what is replaced by one, only the slice is.
 
-    >>> bytes_accessed("ENTRY %main (p: f32[4]) -> f32[4] {\n%p = f32[4] parameter(0)\n%r = f32[4] negate(%p)\n}")
+    >>> bytes_accessed("ENTRY %main (p: f32[4]) -> f32[4] {\\n%p = f32[4] parameter(0)\\n%r = f32[4] negate(%p)\\n}")
     32
     """
     program = _parsed(text if on_chip else _ON_CHIP.sub(rf"{_MARK}\1", text))
