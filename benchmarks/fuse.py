@@ -1,10 +1,13 @@
-"""Fusing with langfuse_jax against plain PyTorch, the same float32 weights: `python benchmarks/fuse.py`.
+"""Fusing with langfuse_jax against plain PyTorch, the same weights: `python benchmarks/fuse.py`.
 
-Both run on the device that JAX finds. First the network, compiled, at two sizes, plain and on a canvas (milliseconds,
-`--batch` images at once); with `--data-root DATA` then
+Both run on the device that JAX finds, or on --device. First the network, compiled, at some --sizes, each with some
+--batch, plain and on a canvas; --dtype bfloat16 is that of our convolutions, and autocast for PyTorch, whose images are
+channels last (--compile: torch.compile too). With `--data-root DATA` then
 60 ragged pairs of DATA/roadscene as whole processes, from the start of Python to the last PNG: `langfuse-jax fuse` with
 an empty and with a filled compilation cache, and benchmarks/torch_fusion.py. The two take turns; medians are printed,
-since other work on the machine hits both alike. Needs torch; `--rounds N` repeats.
+since other work on the machine hits both alike. Needs torch; `--rounds N` repeats. On a GPU:
+
+    python benchmarks/fuse.py --device cuda --dtype bfloat16 --compile --sizes 480x640 1080x1920 --batch 1 16
 """
 
 import argparse
@@ -14,17 +17,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-# Spinning threads of one framework would steal the other's cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import torch
 import torch_fusion
 
@@ -35,53 +33,46 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "langfuse_jax" / "assets" / "ldfusion"
 
 
-def interleaved(functions, rounds):
-    """Seconds of wall clock and of processor time of each function, called in turns after one warm-up each."""
-    times = [[] for _ in functions]
-    for turn in range(rounds + 1):
-        for function, seconds in zip(functions, times, strict=True):
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if turn:
-                seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return [np.median(seconds, 0) for seconds in times]
-
-
-def latency(h, w, batch, rounds):
+def latency(size, batch, device, args):
+    """Rows of the table for one size and batch."""
+    h, w = map(int, size.split("x"))
     params = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS)[0])
     pair = np.random.default_rng(0).random((2, batch, h, w, 1), np.float32)
     ours = [jnp.asarray(image) for image in pair]
     sizes = jnp.tile(jnp.array([[h - 5, w - 9]], jnp.int32), (batch, 1))
-    plain = jax.jit(FusionNet().apply).lower(params, *ours).compile()
-    ragged = jax.jit(FusionNet().apply).lower(params, *ours, sizes).compile()
+    net = FusionNet(args.dtype)
+    plain = jax.jit(net.apply).lower(params, *ours).compile()
+    ragged = jax.jit(net.apply).lower(params, *ours, sizes).compile()
     small = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS.with_name("steered"))[0])
-    steered = jax.jit(network(small).apply).lower(small, *ours).compile()
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    published = torch_fusion.load(WEIGHTS / TENSORS).to(device)
-    theirs = [torch.from_numpy(image).permute(0, 3, 1, 2).to(device) for image in pair]
+    steered = jax.jit(network(small).clone(dtype=args.dtype).apply).lower(small, *ours).compile()
+    with torch.inference_mode(), peers.autocast(device, args.dtype):
+        theirs = [
+            torch.from_numpy(image).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last) for image in pair
+        ]
+        published = peers.compiled(torch_fusion.load(WEIGHTS / TENSORS).to(device), args.compile, *theirs)
 
-    def run_published():
-        fused = published(*theirs)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return fused
+        def run_published():
+            fused = published(*theirs)
+            peers.finished(device)
+            return fused
 
-    with torch.inference_mode():
-        got, want = np.asarray(plain(params, *ours))[..., 0], run_published()[:, 0].cpu().numpy()
+        got, want = np.asarray(plain(params, *ours))[..., 0], run_published()[:, 0].float().cpu().numpy()
         # Accelerators multiply in fewer digits unless told otherwise; both are then as far from float32.
-        assert np.abs(got - want).max() < (1e-4 if device == "cpu" else 0.05)
-        times = interleaved(
+        exact = device == "cpu" and args.dtype == "float32"
+        assert np.quantile(np.abs(got - want), 1 if exact else 0.999) < (1e-4 if exact else 0.05)
+        times = peers.interleaved(
             (
                 lambda: plain(params, *ours).block_until_ready(),
                 lambda: ragged(params, *ours, sizes).block_until_ready(),
                 lambda: steered(small, *ours).block_until_ready(),
                 run_published,
             ),
-            rounds,
+            args.rounds,
         )
     for name, measured in zip(("ours", "ours, on a canvas", "steered", "PyTorch"), times, strict=True):
         (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
-        print(f"| {h}x{w} | {name} | {wall:.3g} | {cpu:.3g} | {ratio[0]:.3g} / {ratio[1]:.3g} |", flush=True)
+        row = f"| {size} | {batch} | {name} | {wall:.3g} | {cpu:.3g} | {batch / measured[0]:.3g} |"
+        print(f"{row} {ratio[0]:.3g} / {ratio[1]:.3g} |", flush=True)
 
 
 # A process starts out with the peak memory of the one that started it, which here is large: hence one between.
@@ -131,21 +122,22 @@ def folder_times(data, count, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    peers.add_arguments(parser)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--pairs", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--sizes", nargs="+", metavar="HxW", default=["480x640", "768x1024"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder-rounds", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(
-        f"jax {jax.__version__}, flax {flax.__version__}, torch {torch.__version__}, {jax.default_backend()}, "
-        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n"
-    )
-    print("| size | | ms | processor ms | of PyTorch's: wall / processor |\n|---|---|---|---|---|")
-    for h, w in ((480, 640), (768, 1024)):
-        latency(h, w, args.batch, args.rounds)
+    device = peers.choose(args.device)
+    print(f"{peers.described(device, args.dtype)}\n")
+    print("| size | batch | | ms | processor ms | images a second | of PyTorch's: wall / processor |")
+    print("|---|---|---|---|---|---|---|")
+    for size in args.sizes:
+        for batch in args.batch:
+            latency(size, batch, device, args)
     if args.data_root:
         print(f"\n| {args.pairs} ragged pairs | s | processor s | pairs a second | peak MiB | of PyTorch's s |")
         print("|---|---|---|---|---|---|")

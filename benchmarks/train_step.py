@@ -1,28 +1,30 @@
 """One training step of published size against plain PyTorch: `python benchmarks/train_step.py`.
 
-ViT-B/32 and VGG19 with random weights, 224-pixel crops, float32; on a CPU batch 1 and 8 patches. Both do the same work:
-augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient of the
-fusion network alone, Adam. PyTorch keeps its frozen parts without parameter gradients and its images channels last. The
-two take turns, and with them our step with `select_first`; medians are printed. Needs torch. `--memory --batch 16
+ViT-B/32 and VGG19 with random weights, 224-pixel crops; on a CPU batch 1 and 8 patches in float32. Both do the same
+work: augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient
+of the fusion network alone, Adam. --dtype bfloat16 is that of our CLIP and VGG19, as `langfuse-jax train` has it on a
+GPU, and autocast for all of PyTorch's step (--compile: torch.compile too). PyTorch keeps its frozen parts without
+parameter gradients and its images channels last. The two take turns, and with them our step with `select_first`;
+medians are printed, for each --batch. Utilisation (MFU) is the FLOPs of our loss and gradient, by XLA's count, of the
+device's peak in bfloat16, for both. Needs torch. `--memory --batch 16
 --patches 32` compiles our step, runs nothing and prints the temporary memory that it needs; `--difference DATA
---patches 32` compares the gradients of `select_first` with those of all patches.
+--patches 32` compares the gradients of `select_first` with those of all patches. On a GPU:
+
+    python benchmarks/train_step.py --device cuda --dtype bfloat16 --compile --batch 1 2 4 8 16 --patches 32 --rounds 20
 """
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import peers
 import torch
 import torch_fusion
-from fuse import WEIGHTS, interleaved
+from fuse import WEIGHTS
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -32,10 +34,11 @@ from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
-from langfuse_jax.models.clip import MEAN, STD, towers
+from langfuse_jax.models.clip import MEAN, STD, in_compute_dtype, towers
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.vgg import VGG19
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
+from langfuse_jax.training.speed import gradient_flops
 from langfuse_jax.training.step import init_state, make_gradient, make_train_step
 from langfuse_jax.weights.fusion import TENSORS, load_fusion
 
@@ -43,19 +46,27 @@ CROP = 224
 VGG_LAYERS = (64, 64, "M", 128, "keep", 128, "M", 256, "keep", 256, 256, 256, "M", 512, 512, "keep")
 
 
-def our_program(batch_size, recipe, accumulate=1):
-    """The compiled step and the shapes of its arguments: nothing is drawn or run."""
-    vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512))
+def our_loss(batch_size, recipe, dtype="float32"):
+    """The loss and the shapes of what it takes: parameters, batch and frozen parts."""
+    vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512), dtype=dtype)
     image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
     clip, vgg = (jax.eval_shape(model.init, jax.random.key(0), image)["params"] for model in (vision, VGG19()))
+    clip = jax.eval_shape(partial(in_compute_dtype, dtype=dtype), clip)
+    vgg = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), vgg)
     words = Words(*3 * [jax.ShapeDtypeStruct((512,), jnp.float32)])
-    optimizer = optax.adam(5e-4)
     params = jax.eval_shape(lambda: load_fusion(WEIGHTS)[0])
-    state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
     crops = jax.ShapeDtypeStruct((batch_size, CROP, CROP, 1), jnp.float32)
     batch = {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
-    arguments = (state, batch, jax.random.key(1), Frozen(clip, words, vgg))
     loss = partial(fusion_loss, net=FusionNet(), vision=vision, recipe=recipe)
+    return loss, (params, batch, Frozen(clip, words, vgg))
+
+
+def our_program(batch_size, recipe, dtype="float32", accumulate=1):
+    """The compiled step and the shapes of its arguments: nothing is drawn or run."""
+    loss, (params, batch, frozen) = our_loss(batch_size, recipe, dtype)
+    optimizer = optax.adam(5e-4)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
+    arguments = (state, batch, jax.random.key(1), frozen)
     step = make_train_step(loss, optimizer, accumulate=accumulate)
     return jax.jit(step).lower(*arguments).compile(), arguments
 
@@ -65,9 +76,9 @@ def memory(program):
     return program.memory_analysis().temp_size_in_bytes / 2**30
 
 
-def our_step(batch, recipe):
+def our_step(batch, recipe, dtype):
     """A function that runs one step, and the program's temporary memory in GiB."""
-    program, (state, _, key, frozen) = our_program(len(batch["visible"]), recipe)
+    program, (state, _, key, frozen) = our_program(len(batch["visible"]), recipe, dtype)
     rng = np.random.default_rng(0)
     frozen = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape), leaf.dtype), frozen)
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
@@ -96,9 +107,10 @@ def vgg_features(convs, images):
     return features
 
 
-def torch_step(batch, patches):
+def torch_step(batch, patches, device, args):
     """A function that runs one step."""
-    network = torch_fusion.load(WEIGHTS / TENSORS).train()
+    torch.set_default_device(device)
+    network = torch_fusion.load(WEIGHTS / TENSORS).to(device).train()
     clip = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512)).eval()
     widths = [layer for layer in VGG_LAYERS if isinstance(layer, int)]
     vgg = torch.nn.Sequential(
@@ -109,7 +121,10 @@ def torch_step(batch, patches):
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
     texts = functional.normalize(torch.randn(3, 512), dim=1)
     mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in (MEAN, STD))
-    sources = [torch.from_numpy(np.asarray(batch[role])).permute(0, 3, 1, 2) for role in ("visible", "infrared")]
+    sources = [
+        torch.from_numpy(batch[role]).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
+        for role in ("visible", "infrared")
+    ]
     count = len(sources[0])
 
     def embed(images):
@@ -123,7 +138,7 @@ def torch_step(batch, patches):
         return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
 
     def windows(images, maps):
-        shown = [sample(images, one.expand(count, -1, -1)) for one in maps]
+        shown = [sample(images.float(), one.expand(count, -1, -1)) for one in maps]
         return torch.cat(shown)
 
     def entropies(images):
@@ -135,7 +150,7 @@ def torch_step(batch, patches):
     def directional(fused, visible, infrared):
         return distance(fused - visible, texts[0] - texts[1]) + distance(fused - infrared, texts[0] - texts[2])
 
-    def step():
+    def objective():
         with torch.no_grad():
             maps = random_maps(count)
             visible, infrared = (sample(image, maps) for image in sources)
@@ -153,12 +168,19 @@ def torch_step(batch, patches):
         fused = network(*noisy)
         e_fused, e_patches = embed(fused), embed(windows(fused, places))
         per_patch = directional(e_patches, e_visible.repeat(patches, 1), e_infrared.repeat(patches, 1))
-        loss = (
+        return (
             2 * directional(e_fused, e_visible, e_infrared).mean()
             + 10 * (per_patch * selected).mean()
             + 6 * (distance(e_fused, e_visible) + distance(e_fused, e_infrared)).mean()
             + 10 * sum(functional.mse_loss(f, t) for f, t in zip(vgg_features(vgg, fused), targets, strict=True))
         )
+
+    with peers.autocast(device, args.dtype):
+        objective = peers.compiled(objective, args.compile)
+
+    def step():
+        with peers.autocast(device, args.dtype):
+            loss = objective()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -178,7 +200,7 @@ def print_memory(batch_size, patches):
     print(f"| batch {batch_size} x {patches} patches | temporary memory, GiB |\n|---|---|")
     for name, (values, accumulate) in ways.items():
         recipe = Recipe(PUBLISHED_WEIGHTS, patches=patches, **values)
-        print(f"| {name} | {memory(our_program(batch_size, recipe, accumulate)[0]):.1f} |", flush=True)
+        print(f"| {name} | {memory(our_program(batch_size, recipe, accumulate=accumulate)[0]):.1f} |", flush=True)
 
 
 def print_difference(root, patches, keys=6):
@@ -209,41 +231,54 @@ def print_difference(root, patches, keys=6):
         print(f"| {first} | {np.mean(abs(values / losses - 1)):.4f} | {np.mean(cosines(got, whole)):.3f} |", flush=True)
 
 
+def print_steps(batch_size, device, args):
+    """Rows of the table for one batch size."""
+    rng = np.random.default_rng(0)
+    batch = {role: rng.random((batch_size, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}
+    theirs = torch_step(batch, args.patches, device, args)
+    batch["place"] = np.arange(batch_size, dtype=np.int32)
+    batch = jax.tree.map(jnp.asarray, batch)
+    recipe = Recipe(PUBLISHED_WEIGHTS, patches=args.patches)
+    loss, shapes = our_loss(batch_size, recipe, args.dtype)
+    flops = gradient_flops(loss, *shapes)
+    first = args.patches // 2
+    (ours, memory), (selecting, less) = (
+        our_step(batch, chosen, args.dtype) for chosen in (recipe, recipe._replace(select_first=first))
+    )
+    steps = {
+        f"ours ({memory:.2f} GiB of temporary memory)": ours,
+        f"ours, select_first {first} ({less:.2f} GiB)": selecting,
+        "PyTorch": theirs,
+    }
+    times = peers.interleaved(list(steps.values()), args.rounds)
+    for name, measured in zip(steps, times, strict=True):
+        (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
+        share = "less work" if name.startswith("ours, select") else peers.utilisation(flops, measured[0])
+        row = f"| {batch_size} | {name} | {wall:.0f} | {cpu:.0f} | {1 / measured[0]:.3g} | {share} |"
+        print(f"{row} {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
+
+
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--batch", type=int, default=1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    peers.add_arguments(parser)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--patches", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", action="store_true", help="compile only, and print what a step needs")
     parser.add_argument("--difference", metavar="DATA", help="what select_first changes, on DATA/roadscene")
     args = parser.parse_args()
+    device = peers.choose(args.device)
     if args.difference:
         return print_difference(args.difference, args.patches)
     if args.memory:
-        return print_memory(args.batch, args.patches)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rng = np.random.default_rng(0)
-    batch = {role: rng.random((args.batch, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}
-    batch["place"] = np.arange(args.batch, dtype=np.int32)
-    recipe = Recipe(PUBLISHED_WEIGHTS, patches=args.patches)
-    first = args.patches // 2
-    (ours, memory), (selecting, less) = (
-        our_step(batch, chosen) for chosen in (recipe, recipe._replace(select_first=first))
-    )
-    steps = {
-        f"ours ({memory:.2f} GiB of temporary memory)": ours,
-        f"ours, select_first {first} ({less:.2f} GiB)": selecting,
-        "PyTorch": torch_step(batch, args.patches),
-    }
-    times = interleaved(list(steps.values()), args.rounds)
-    print(
-        f"jax {jax.__version__}, torch {torch.__version__}, {jax.default_backend()}, {torch.get_num_threads()} threads,"
-        f" batch {args.batch} x {args.patches} patches, load {os.getloadavg()[0]:.1f}\n"
-    )
-    print("| step | ms | processor ms | of PyTorch's: wall / processor |\n|---|---|---|---|")
-    for name, measured in zip(steps, times, strict=True):
-        (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
-        print(f"| {name} | {wall:.0f} | {cpu:.0f} | {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
+        for batch_size in args.batch:
+            print_memory(batch_size, args.patches)
+        return
+    print(f"{peers.described(device, args.dtype)}, {args.patches} patches\n")
+    print("| batch | step | ms | processor ms | steps a second | MFU | of PyTorch's: wall / processor |")
+    print("|---|---|---|---|---|---|---|")
+    for batch_size in args.batch:
+        print_steps(batch_size, device, args)
 
 
 if __name__ == "__main__":

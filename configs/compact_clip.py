@@ -60,7 +60,7 @@ def get_config():
         text_heads=0.5,
     )
 
-    c.log = ConfigDict({"every": 20})
+    c.log = ConfigDict({"every": 20})  # steps; fewer in a run that would have less than 50 lines
     c.guard = ConfigDict()
     c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
     c.guard.max_dead = 10  # steps in a row with a gradient of exactly zero that end it

@@ -69,18 +69,20 @@ def get_config():
     c.optimizer.trainable = "auto"
 
     c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
+    c.parallel.shard_optimizer = False  # each device keeps its share of the optimizer's state; for "jit"
     c.memory = ConfigDict()
     c.memory.accumulate = 1  # parts that a batch is taken in, one after the other
     c.memory.clip_chunk = 0  # patches of an image that go through the CLIP at a time, recomputed for the gradient
     c.memory.remat = False  # recompute, for the gradient, what the network, CLIP and VGG19 computed
 
-    c.log = ConfigDict({"every": 50})
+    c.log = ConfigDict({"every": 50})  # steps; fewer in a run that would have less than 50 lines
     c.log.peak_tflops = 0.0  # of one device, for the FLOP utilisation; 0: by a table of accelerators
     c.guard = ConfigDict()
     c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
     c.guard.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
     c.checkpoint = ConfigDict({"every": 1000})
     c.validation = ConfigDict({"pairs": 16})  # scenes whose crops' loss is computed with each checkpoint; 0: none
+    # Of validation pairs, before and after; 0: none. The last lines of a run judge the same pairs.
     c.sheet = ConfigDict({"every": 1000, "pairs": 6})
     # Of all fused validation pairs; 0: none.
     c.scores = ConfigDict({"every": 1000, "metrics": ("EN", "SD", "SF", "AG")})

@@ -2,8 +2,8 @@
 
     langfuse-jax train --config smoke --workdir runs/smoke --config.data.root=DATA
 
-Hardware: two CPU cores. Expected time: 85 s of processor time (measured), nearly all of it compiling, which is about a
-minute where nothing else runs. Expected result: 20 lines in metrics.jsonl and three sheets, not worth looking at.
+Hardware: two CPU cores. Expected time: two minutes of processor time (measured on a busy machine), nearly all of it
+compiling. Expected result: 20 lines in metrics.jsonl and three sheets, not worth looking at, and a warning of a weave.
 """
 
 from langfuse_jax.configs import default

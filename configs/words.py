@@ -49,11 +49,13 @@ def get_config():
     c.optimizer = ConfigDict({"learning_rate": 2e-3, "warmup_steps": 100, "weight_decay": 1e-3, "gradient_clip": 1.0})
     c.optimizer.ema = 0.995
     c.parallel = ConfigDict({"mode": "jit"})  # or "pmap"; both divide the batch over all devices of all processes
-    c.log = ConfigDict({"every": 20})
+    c.parallel.shard_optimizer = False  # each device keeps its share of the optimizer's state; for "jit"
+    c.log = ConfigDict({"every": 20})  # steps; fewer in a run that would have less than 50 lines
     c.guard = ConfigDict()
     c.guard.max_skipped = 10  # steps in a row without a finite loss and gradient, skipped, that end the training run
     c.guard.max_dead = 10  # steps in a row with a gradient of exactly zero, or constant fused images, that end it
     c.checkpoint = ConfigDict({"every": 500})
+    # Of validation pairs, before and after; 0: none. The last lines of a run judge the same pairs and sentences.
     c.sheet = ConfigDict({"every": 1000, "pairs": 4})
     c.sheet.goals = (
         "a bright image",

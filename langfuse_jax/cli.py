@@ -23,6 +23,7 @@ _COMMANDS = {
     "embed": "encode sentences into a text file for fusing and training",
     "train": "train a network towards the sentences of a config",
     "data": "prepare a dataset of pairs for training",
+    "plan": "compile a training step for a TPU slice that is not here (needs the extra [plan])",
     "train-clip": "train the compact CLIP that comes with the package",
     "convert": "weights of other projects to this one's files, and back",
 }

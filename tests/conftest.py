@@ -35,7 +35,7 @@ settings.register_profile("tests", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("tests")
 
 # What needs more than README's test command installs.
-HEAVY = ("shared", "torch", "slow", "browser", "notebook")
+HEAVY = ("shared", "torch", "slow", "plan", "browser", "notebook")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -1,8 +1,9 @@
 """Steps of a real, small training run on all devices of all processes, for test_parallel.py.
 
-`python parallel_steps.py OUT.npz MODE,MODE NET STEPS [HOST:PORT PROCESSES INDEX]` writes the losses and the first
-gradient of each mode: "one" (the first device alone), "jit" or "pmap"; of the "whole" network, a "small" one, that one
-with a loss that is "quick" to compile, or the "steered" network with its own loss.
+`python parallel_steps.py OUT.npz MODE,MODE NET STEPS [HOST:PORT PROCESSES INDEX]` writes the losses, the first
+gradient and the last parameters of each mode: "one" (the first device alone), "jit", "sharded" (that, and the optimizer
+divided) or "pmap"; of the "whole" network, a "small" one, that one with a loss that is "quick" to compile, or the
+"steered" network with its own loss.
 """
 
 import sys
@@ -26,7 +27,7 @@ from langfuse_jax.models.steered import SteeredNet
 from langfuse_jax.runtime.distributed import join_cluster
 from langfuse_jax.steering.loss import steering_loss
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import compile_step, data_mesh, divide, on_host, replicate
+from langfuse_jax.training.parallel import compile_step, data_mesh, divide, divided_optimizer, on_host, replicate
 from langfuse_jax.training.step import init_state, make_train_step
 from langfuse_jax.weights.fusion import load_fusion
 
@@ -113,7 +114,7 @@ def networks(name):
 
 
 def run(mode, network, steps):
-    """Losses of the steps, and the gradients of the first by the path of their parameter."""
+    """Losses of the steps, the gradients of the first and the last parameters, each by its path."""
     net, params = networks(network)
     vision, clip = small_clip()
     frozen = Frozen(clip, Words(*np.float32(np.eye(3, 16))), None)
@@ -121,16 +122,19 @@ def run(mode, network, steps):
     # Adam's steps are as long as its rate, whatever the gradient: at 1e-4 the last bits grow from step to step.
     optimizer = keeping_gradients(optax.adam(1e-5))
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",)) if mode == "one" else data_mesh()
-    mode = "jit" if mode == "one" else mode
+    sharded = mode == "sharded"
+    mode = "pmap" if mode == "pmap" else "jit"
     processes = 1 if mesh.size == 1 else jax.process_count()
     if network == "steered":
         loss, batch_of = partial(steered_loss, net=net, vision=vision), steered_batch
     else:
         objective = quick_loss if network == "quick" else fusion_loss
         loss, batch_of = partial(objective, net=net, vision=vision, recipe=recipe), crops
-    step = compile_step(partial(make_train_step, loss, optimizer), mode, mesh)
     state = init_state(params, optimizer)
-    state, key, frozen = (replicate(tree, mesh) for tree in (state, jax.random.key(7), frozen))
+    shardings = divided_optimizer(state, mesh) if sharded else None
+    step = compile_step(partial(make_train_step, loss, optimizer), mode, mesh, shardings)
+    state = replicate(state, mesh, shardings)
+    key, frozen = (replicate(tree, mesh) for tree in (jax.random.key(7), frozen))
     losses, selected = [], []
     for number in range(steps):
         part = {role: crop[jax.process_index() :: processes] for role, crop in batch_of(number).items()}
@@ -138,9 +142,16 @@ def run(mode, network, steps):
         losses.append(float(on_host(metrics)["loss"]))
         selected.append(float(on_host(metrics)["selected"]))
         if number == 0:
-            gradients = jax.tree.leaves_with_path(on_host(state.opt_state[1]))
+            kept = state.opt_state[1]
+            gradients = jax.tree.leaves_with_path(jax.device_get(kept) if sharded else on_host(kept))
     assert 0.05 < np.mean(selected) < 0.98, selected  # patches of both kinds
-    return losses, {jax.tree_util.keystr(path): leaf for path, leaf in gradients}
+    if sharded:
+        moments = jax.tree.leaves(state.opt_state[0])
+        assert sum(leaf.addressable_data(0).size for leaf in moments) < 0.3 * sum(leaf.size for leaf in moments)
+    found = {f"gradients{jax.tree_util.keystr(path)}": leaf for path, leaf in gradients}
+    parameters = jax.tree.leaves_with_path(on_host(state.params))
+    found |= {f"parameters{jax.tree_util.keystr(path)}": leaf for path, leaf in parameters}
+    return found | {"losses": losses}
 
 
 if __name__ == "__main__":
@@ -149,7 +160,6 @@ if __name__ == "__main__":
         join_cluster(cluster[0], int(cluster[1]), int(cluster[2]))
     found = {}
     for mode in modes.split(","):
-        losses, gradients = run(mode, network, int(steps))
-        found |= {f"{mode}/losses": losses} | {f"{mode}/gradients{name}": leaf for name, leaf in gradients.items()}
+        found |= {f"{mode}/{name}": value for name, value in run(mode, network, int(steps)).items()}
     if jax.process_index() == 0:
         np.savez(out, **found)

@@ -51,11 +51,17 @@ def overrides(root, **values):
         "steps": 12,
         "optimizer.warmup_steps": 1,
         "checkpoint.every": 2,
+        "log.every": 2,  # so short a run has a line for each step all the same
         "sheet.every": 1000,
         "optimizer.trainable": "all",
         **{name.replace("__", "."): value for name, value in values.items()},
     }
     return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+def lines(path):
+    """What a .jsonl file holds."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def metrics(workdir):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from langfuse_jax import Clip, CutPrompt, UserError
 from langfuse_jax.cli import main
 from langfuse_jax.clip.tensors import tensors_from_params
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
-from langfuse_jax.models.clip import MEAN, STD, init_params, towers
+from langfuse_jax.models.clip import MEAN, STD, init_params, stack_blocks, towers
 
 WORDS = ["a", "visible", "infrared", "image", "clear", "gray", "an"]
 
@@ -335,3 +336,36 @@ def test_a_hub_id_in_the_cache_needs_no_network(folder, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     clip = Clip.load("someone/some-clip")
     assert clip.name == "someone/some-clip" and clip.fingerprint == Clip.load(folder).fingerprint
+
+
+def test_stacked_blocks_give_the_same_embeddings_and_gradients():
+    """One compiled block in a loop, with and without recomputing, against all in a row."""
+    vision, text = towers(tiny_config(), dtype=jnp.float32)
+    params = init_params(vision, text, jax.random.key(0))["vision"]
+    images = jax.random.uniform(jax.random.key(1), (2, vision.image_size, vision.image_size, 3))
+
+    def loss(images, tower, params):
+        return jnp.square(tower.apply({"params": params}, images)).sum()
+
+    expected = jax.value_and_grad(loss)(images, vision, params)
+    for remat in (False, True):
+        tower = vision.clone(stacked=True, remat=remat)
+        found = jax.jit(jax.value_and_grad(loss), static_argnums=1)(images, tower, stack_blocks(params))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_a_gray_image_is_taken_as_three_equal_channels():
+    """Embeddings and gradients, of the tower's own size and resized to it."""
+    vision, text = towers(tiny_config(), dtype=jnp.float32)
+    params = init_params(vision, text, jax.random.key(0))["vision"]
+
+    @partial(jax.jit, static_argnums=1)
+    @jax.value_and_grad
+    def loss(gray, repeats):
+        return jnp.square(vision.apply({"params": params}, jnp.repeat(gray, repeats, -1))).sum()
+
+    for side in (vision.image_size, 20):
+        gray = jax.random.uniform(jax.random.key(1), (2, side, side, 1))
+        (found, gradient), (expected, wanted) = (loss(gray, repeats) for repeats in (1, 3))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())

@@ -1,5 +1,7 @@
 """Crops, affine views and patches against scipy and numbers worked by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,8 @@ from langfuse_jax.data import scenes as scenes_module
 from langfuse_jax.data.pipeline import TrainingData, random_crop
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
 from langfuse_jax.errors import UserError
-from langfuse_jax.training.augmentation.affine import random_affine, sample_views
+from langfuse_jax.training.augmentation.affine import SLOPES, random_affine, sample_views
+from langfuse_jax.training.augmentation.tiles import sample_in_tiles
 from langfuse_jax.training.augmentation.windows import Windows, augment_pairs, cut_patches, random_windows
 
 
@@ -41,6 +44,29 @@ def test_affine_views_equal_scipy():
         expected = ndimage.map_coordinates(image, middle[:, None, None] + side * within - 0.5, order=1, mode="nearest")
         expected[(np.abs(within) > 0.5).any(axis=0)] = 0
         np.testing.assert_allclose(view, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "height", "width"), [(40, 40, 40), (24, 60, 50), (48, 20, 33)])
+def test_samples_as_matrix_products_equal_scipy(size, height, width):
+    """Of the steepest views there are, whose tiles reach over as much of an image as any; and their gradient."""
+    rng = np.random.default_rng(5)
+    image = rng.uniform(size=(height, width, 2)).astype(np.float32)
+    matrices = np.array([[[1, s * 0.0871, 0.1], [s * 0.1746, 1.0076, 0]] for s in (-1, 1)], np.float32)
+    axis = (np.arange(size) + 0.5) / size - 0.5
+    grid = np.stack([*np.meshgrid(axis, axis, indexing="ij"), np.ones((size, size))])
+    y, x = np.moveaxis(np.einsum("nij,jyx->niyx", matrices, grid), 1, 0)
+    y, x = ((0.5 + z) * length - 0.5 for z, length in ((y, height), (x, width)))
+    y, x = y.clip(0, height - 1).astype(np.float32), x.clip(0, width - 1).astype(np.float32)
+    sample = jax.jit(partial(sample_in_tiles, step=max(height, width) / size, slopes=SLOPES))
+    found = sample(jnp.asarray(image), y, x)
+    for view in range(2):
+        for channel in range(2):
+            expected = ndimage.map_coordinates(image[..., channel], np.stack([y[view], x[view]]), order=1)
+            np.testing.assert_allclose(found[view, :, :, channel], expected, atol=1e-5)
+    # The map is linear, so the inner product with a cotangent is that of the image with the gradient.
+    cotangent = rng.normal(size=found.shape).astype(np.float32)
+    gradient = jax.grad(lambda image: (sample(image, y, x) * cotangent).sum())(jnp.asarray(image))
+    np.testing.assert_allclose((gradient * image).sum(), (found * cotangent).sum(), rtol=1e-3, atol=1e-3)
 
 
 def test_affine_ranges():

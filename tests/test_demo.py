@@ -11,13 +11,14 @@ from PIL import Image
 
 from langfuse_jax import Fuser
 from langfuse_jax.cli import main
+from langfuse_jax.clip.words import EXAMPLE_GOALS
 from langfuse_jax.examples.night_scene import night_scene, write_night_scenes
 from langfuse_jax.images.files import to_uint8, write_png
 from langfuse_jax.metrics import USUAL
 from langfuse_jax.page.load import load_pair
 from langfuse_jax.page.many import FAILED, fuse_many
 from langfuse_jax.page.mistakes import Mistake, on_the_page
-from langfuse_jax.page.sentences import EXAMPLES, KEPT, Sentences
+from langfuse_jax.page.sentences import KEPT, Sentences
 from langfuse_jax.page.studio import LOADED, RESULTS, Studio, Wish
 from langfuse_jax.page.table import MEANING, as_html, scores
 from langfuse_jax.page.views import MAPS
@@ -97,7 +98,7 @@ def test_a_sentence_is_encoded_once(fuser, monkeypatch):
 
 def test_examples_are_understood_and_unknown_words_are_told(fuser):
     sentences = Sentences(fuser)
-    assert [sentences.towards(goal)[1] for goal in EXAMPLES] == [()] * len(EXAMPLES)
+    assert [sentences.towards(goal)[1] for goal in EXAMPLE_GOALS] == [()] * len(EXAMPLE_GOALS)
     _, (remark,) = sentences.towards("a bright zebra")
     assert "zebra" in remark and "--" not in remark
     field, message = _mistake(lambda: sentences.towards("zebra"))

@@ -52,6 +52,15 @@ def test_grid_puts_each_image_in_the_middle_of_its_tile():
     assert sheet.shape == (84, 188, 3) and sheet.dtype == np.uint8
     assert (sheet[:40, :60] == 0).all() and (sheet[44:, 64:124] == 0).all()
     assert (sheet[10:30, 79:109] == 128).all() and (sheet[:10, 64:124] == 255).all()
+    titled = grid(
+        [[dark, gray, gray], [gray, dark, dark]], None, title="a title of more words than one line of it holds"
+    )
+    added = len(titled) - len(sheet)
+    assert (
+        added > 2 * 10
+        and (titled[added:] == sheet).all()
+        and all((row < 255).any() for row in (titled[:15], titled[15:30]))
+    )
 
 
 def test_captions_stand_above():

@@ -19,9 +19,11 @@ import optax
 import pytest
 import quick_training
 from PIL import Image
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
 from langfuse_jax import Fuser, UserError
 from langfuse_jax.cli import main
+from langfuse_jax.clip.words import GOAL
 from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.fusion import train_fusion
@@ -223,15 +225,31 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(root, tmp_path, quick, mo
         restore_params(tmp_path / "w", 6)
 
 
-def test_validation_is_written_and_repeats(root, tmp_path, quick):
-    values = {"data.validation": "night", "validation.pairs": 3, "steps": 4}
-    train_fusion(_config(root, **values), tmp_path / "a")
-    lines = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
+def test_validation_and_outcome_are_written_and_repeat(root, tmp_path, quick, capsys):
+    """What a resumed run calls "before" is the start of the whole run."""
+    values = {"data.validation": "night", "validation.pairs": 3, "steps": 4, "sheet.every": 0, "sheet.pairs": 3}
+    values["optimizer.learning_rate"] = 0.02  # so that it shows in 8 bits
+
+    def trained():
+        train_fusion(_config(root, **values), tmp_path / "a")
+        (outcome,) = quick_training.lines(tmp_path / "a" / "outcome.jsonl")
+        return quick_training.lines(tmp_path / "a" / "validation.jsonl"), outcome, capsys.readouterr().out
+
+    lines, outcome, told = trained()
     assert [line["step"] for line in lines] == [0, 2, 4] and len({line["loss"] for line in lines}) == 3
+    assert outcome.keys() == {"step", f"loss_before/{GOAL}", f"loss_after/{GOAL}"}  # too small for periodicity
+    before, after = (outcome[f"loss_{when}/{GOAL}"] for when in ("before", "after"))
+    assert abs(before - after) > 0.002 and f"{GOAL!r}: {before:.3f} before, {after:.3f} after" in told
+    assert "on 3 validation pairs" in told and not (tmp_path / "a" / "sheets").exists()
     shutil.rmtree(tmp_path / "a" / "checkpoints" / "4")
-    train_fusion(_config(root, **values), tmp_path / "a")
-    again = [json.loads(line) for line in (tmp_path / "a" / "validation.jsonl").read_text().splitlines()]
-    assert again == lines
+    assert trained() == (lines, outcome, told)
+
+
+def test_tensorboard_calls_a_run_by_its_work_directory(whole):
+    """And draws its curves through every step of a run of less than fifty."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(whole[0].parent)).Reload()
+    assert list(runs.Runs()) == ["w"]
+    assert [event.step for event in runs.Scalars("w", "train/loss")] == list(range(12))
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(root, tmp_path, quick, monkeypatch, capfd):

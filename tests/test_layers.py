@@ -1,6 +1,7 @@
 """Every lowering against the library's own convolution and gradients; norms and pads against numpy."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,27 @@ def test_conv_matches_library(h, w, c, d, size, stride, padding):
         assert_close(got, theirs)
 
 
+@pytest.mark.parametrize(
+    ("c", "d", "size", "stride", "padding"),
+    [(1, 5, 7, 1, 0), (6, 1, 7, 1, 0), (1, 4, 3, 1, 1), (1, 1, 3, 1, 2), (3, 5, 4, 2, 1), (3, 5, 4, 2, 0)],
+)
+def test_the_forms_for_tpus_match_library(c, d, size, stride, padding, monkeypatch):
+    x, kernel = draw(2, 11, 14, c), draw(size, size, c, d, seed=2)
+    want = value_and_gradients(partial(library_conv, stride=stride, padding=padding), x, kernel)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, tpu, **_: tpu(*operands))
+    found = value_and_gradients(partial(conv, stride=stride, padding=padding), x, kernel)
+    for got, theirs in zip(found, want, strict=True):
+        assert_close(got, theirs, 1e-5)
+
+
+def test_transposed_convolutions_for_tpus_match_library(monkeypatch):
+    x, kernel = draw(2, 6, 7, 3), draw(5, 5, 3, 4, seed=2)
+    want = value_and_gradients(library_conv_transpose, x, kernel)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, tpu, **_: tpu(*operands))
+    for got, theirs in zip(value_and_gradients(conv_transpose, x, kernel), want, strict=True):
+        assert_close(got, theirs, 1e-5)
+
+
 @pytest.mark.parametrize(("h", "w", "c", "d"), TRANSPOSED)
 def test_conv_transpose_matches_library(h, w, c, d):
     x, kernel = draw(2, h, w, c), draw(5, 5, c, d, seed=2)
@@ -103,11 +125,13 @@ KINDS = [(conv, 3, 8), (conv, 7, 1), (conv_transpose, 5, 4)]
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("function", "size", "d"), KINDS)
 def test_accelerators_keep_the_library_convolutions(function, size, d, platform):
+    """But those of one channel on TPUs, which are products."""
     x, kernel = draw(1, 9, 9, 8), draw(size, size, 8, d)
     value = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-    for text, convolutions in ((value, 1), (value_and_both_gradients_lowered(function, size, d, platform), 3)):
-        assert text.count("stablehlo.convolution") == convolutions
-        assert not re.search(r"stablehlo\.(dot_general|while|gather)\b", text)
+    kind, other = ("dot_general", "convolution") if platform == "tpu" and d == 1 else ("convolution", "dot_general")
+    for text, count in ((value, 1), (value_and_both_gradients_lowered(function, size, d, platform), 3)):
+        assert text.count(f"stablehlo.{kind}") == count
+        assert not re.search(rf"stablehlo\.({other}|while|gather)\b", text)
 
 
 @pytest.mark.parametrize(("function", "size", "d"), KINDS)

@@ -18,6 +18,7 @@ from langfuse_jax.losses import (
     similarity_loss,
     total_loss,
 )
+from langfuse_jax.losses.patches import count_by_products
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,14 @@ def test_entropy_worked_by_hand():
     halves = jnp.concatenate([jnp.zeros((1, 4, 8, 1)), jnp.ones((1, 4, 8, 1))], axis=1)
     outside = halves * 3 - 1.5
     np.testing.assert_allclose(patch_entropy(jnp.concatenate([halves, outside])), [1.0, 0.0], atol=1e-6)
+
+
+def test_bins_are_counted_by_products_too():
+    rng = np.random.default_rng(3)
+    bins, inside = rng.integers(0, 256, (3, 500)), rng.random((3, 500)) < 0.7
+    found = jax.jit(count_by_products)(jnp.asarray(bins), jnp.asarray(inside))
+    expected = [np.bincount(row[kept], minlength=256) for row, kept in zip(bins, inside, strict=True)]
+    assert np.array_equal(found, expected)
 
 
 def test_a_patch_counts_only_if_both_sources_are_rich():

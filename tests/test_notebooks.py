@@ -1,4 +1,6 @@
-"""The notebooks are kept without outputs, hold no logic, and run from the first cell to the last (mark `notebook`)."""
+"""The notebooks are kept without outputs, hold no logic, run from the first cell to the last, and show what they say
+(mark `notebook`).
+"""
 
 import ast
 import configparser
@@ -7,6 +9,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+from langfuse_jax.clip.words import GOAL
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 LOGIC = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Try)
@@ -31,6 +35,34 @@ def test_install_cells_name_the_address_of_setup_cfg():
     assert len(installs) == 1 and address in installs.pop()
 
 
+def _obeyed(found):
+    """Each sentence is nearest to the picture that was fused towards it; the first one is the default sentence."""
+    (first, default), *others = found.items()
+    assert first == GOAL and default == "default" and len(others) > 3
+    assert all(goal == picture for goal, picture in others)
+
+
+def _trained(found):
+    """The words are obeyed as they were not before, the picture is bright, and no pattern was drawn into it."""
+    loss, level, pattern = (found[name] for name in ("language loss", "mean gray level", "periodicity"))
+    assert loss["after"] < loss["before"] - 0.2 and loss["after"] < loss["visible"] - 0.1
+    assert level["after"] > 1.5 * level["before"] and level["after"] > 1.5 * level["visible"]
+    assert pattern["after"] < 1.2 * max(pattern["before"], pattern["visible"])
+
+
+def _same(found):
+    assert set(found) == {"loss", "gradient_norm"} and 0 <= max(found.values()) < 1e-4
+
+
+# What the last dictionary of numbers in a notebook has to say.
+CLAIMS = {"02_language": _obeyed, "03_train": _trained, "05_scale_out": _same}
+
+
+def _dictionaries(outputs):
+    texts = [output["data"]["text/plain"] for output in outputs if "text/plain" in output.get("data", {})]
+    return [ast.literal_eval(text) for text in texts if text.startswith("{")]
+
+
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path):
@@ -41,6 +73,8 @@ def test_notebook_runs(path):
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [o for o in outputs if "error:" in o.get("text", "")]
+    if path.stem in CLAIMS:
+        CLAIMS[path.stem](_dictionaries(outputs)[0 if path.stem == "02_language" else -1])
     if folder := os.environ.get("LANGFUSE_JAX_EXECUTED"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, Path(folder) / path.name)

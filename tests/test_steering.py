@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from quick_training import draw_scenes, metrics
 from safetensors.numpy import save_file
 from transformers import CLIPConfig
@@ -16,6 +17,7 @@ from langfuse_jax.classical.pyramid import gaussian_blur, hot_targets
 from langfuse_jax.classical.target import target_fuse
 from langfuse_jax.cli import main
 from langfuse_jax.clip.tensors import tensors_from_params
+from langfuse_jax.clip.words import GOAL
 from langfuse_jax.compact_clip.tokenizer import make_tokenizer, save_tokenizer
 from langfuse_jax.data.scenes import Scenes, list_scenes
 from langfuse_jax.examples.night_scene import night_scene
@@ -279,11 +281,11 @@ def test_every_parameter_hears_the_words(small):
 def test_every_sample_has_words_of_its_own():
     rng = np.random.default_rng(0)
     fused, visible, infrared, goals = jnp.asarray(rng.normal(size=(4, 3, 8)))
-    patches = jnp.asarray(rng.normal(size=(2 * 3, 8)))  # patch p of sample i is row p * 3 + i
+    patches = jnp.asarray(rng.normal(size=(3, 2, 8)))
     words = Words(goals, visible[0], infrared[0])
     terms = published_terms(
         lambda: (fused, visible, infrared),
-        lambda: (patches, jnp.ones(6)),
+        lambda: (patches, jnp.ones((3, 2))),
         words,
         lambda: 0.0,
         {"whole": 1.0, "patch": 1.0},
@@ -293,10 +295,10 @@ def test_every_sample_has_words_of_its_own():
     whole = [
         language_driven_loss(fused[i : i + 1], visible[i : i + 1], infrared[i : i + 1], of_one[i]) for i in range(3)
     ]
-    rows = [(p * 3 + i, i) for p in range(2) for i in range(3)]
     patch = [
-        language_driven_loss(patches[row : row + 1], visible[i : i + 1], infrared[i : i + 1], of_one[i])
-        for row, i in rows
+        language_driven_loss(patches[i, p][None], visible[i : i + 1], infrared[i : i + 1], of_one[i])
+        for i in range(3)
+        for p in range(2)
     ]
     assert values["whole"] == pytest.approx(np.mean(whole), rel=1e-5)
     assert values["patch"] == pytest.approx(np.mean(patch), rel=1e-5)
@@ -346,7 +348,11 @@ def test_a_training_run_resumes_and_its_model_remembers_its_words(tmp_path, caps
     assert {"guide", "whole", "patch", "goal"} <= whole[0].keys()
     # The rate of the first two steps is that of a shorter run: only what does not depend on it is the same.
     assert [line["step"] for line in parts] == [0, 1, 2, 3] and parts[0]["loss"] == whole[0]["loss"]
-    assert (tmp_path / "whole" / "sheets" / "step_000004.png").is_file()
+    with Image.open(tmp_path / "whole" / "sheets" / "step_000004.png") as sheet:
+        assert sheet.width == 5 * 64 + 4 * 4  # infrared, visible, before, after, and the goal of `sheet.goals`
+    told = capsys.readouterr().out
+    for text in (GOAL, "a dark image"):
+        assert f"language loss of the goal {text!r}: " in told
     fuser = Fuser.load(tmp_path / "whole")
     assert fuser.metadata["clip"]["fingerprint"] == Clip.load().fingerprint
     assert np.linalg.norm(fuser.towards("a dark image").direction) > 0.1

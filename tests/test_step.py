@@ -14,7 +14,7 @@ from recorded_keys import RecordedKeys
 
 from langfuse_jax.losses import Words
 from langfuse_jax.losses.total import PUBLISHED_WEIGHTS
-from langfuse_jax.models.clip import in_compute_dtype
+from langfuse_jax.models.clip import in_compute_dtype, stack_blocks
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training import objective
 from langfuse_jax.training.augmentation.fade import fade
@@ -54,10 +54,11 @@ def gradient():
     crops[:, :, :, :20] = crops[:, :, :1, :1]
     batch = {"visible": crops[0], "infrared": crops[1], "place": np.arange(4)}
 
-    def of(recipe=RECIPE, accumulate=1):
-        loss = partial(fusion_loss, net=Blend(), vision=vision, recipe=recipe)
+    def of(recipe=RECIPE, accumulate=1, stacked=False):
+        loss = partial(fusion_loss, net=Blend(), vision=vision.clone(stacked=stacked), recipe=recipe)
         function = jax.jit(make_gradient(loss, accumulate=accumulate))
-        return function(PARAMS, batch, jax.random.key(2), frozen)
+        tower = stack_blocks(clip) if stacked else clip
+        return function(PARAMS, batch, jax.random.key(2), frozen._replace(clip=tower))
 
     return of
 
@@ -65,6 +66,25 @@ def gradient():
 def _assert_same(got, want):
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, RECIPE._replace(select_first=3)])
+def test_the_forms_for_tpus_change_nothing(gradient, recipe, monkeypatch):
+    """Patches and histograms as matrix products, and the blocks of the tower in a loop."""
+    metrics, expected = gradient(recipe)
+    taken = []
+
+    def for_tpus(*arguments, default, tpu=None, cpu=None):
+        taken.append(tpu)
+        return (tpu or default)(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", for_tpus)
+    found_metrics, found = gradient(recipe, stacked=True)
+    assert sum(form is not None for form in taken) >= 4
+    assert 0.1 < metrics["selected"] < 0.9 and found_metrics["selected"] == metrics["selected"]
+    np.testing.assert_allclose(found_metrics["loss"], metrics["loss"], rtol=1e-5)
+    a, b = (tree["params"]["mix"] for tree in (found, expected))
+    assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b) and np.linalg.norm(b) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from safetensors.numpy import save_file
 
 import langfuse_jax
 from langfuse_jax import Clip, Fuser, TextEmbeddings, UserError
+from langfuse_jax.analysis.periodicity import periodicity
 from langfuse_jax.cli import main
-from langfuse_jax.clip.words import embed
+from langfuse_jax.clip.words import GOAL, embed
+from langfuse_jax.data.scenes import list_scenes, read_scene
+from langfuse_jax.evaluation.language import score_language
 from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.losses import grid_loss
@@ -79,6 +82,8 @@ def test_a_training_leaves_what_it_promises(trained):
         "step_000003.png",
         "step_000006.png",
     ]
+    # Infrared, visible and before; then after, too.
+    assert [Image.open(path).width for path in sorted((workdir / "sheets").iterdir())] == [392, 524, 524]
     about = json.loads((workdir / "fusion.json").read_text())
     assert about["command"] == "langfuse-jax train ..." and about["steps"] == 6 and about["config"]["crop"] == 48
     assert (about["pad_multiple"], about["worn_edge"]) == (8, 2)
@@ -87,6 +92,20 @@ def test_a_training_leaves_what_it_promises(trained):
     assert fused.shape == visible.shape
     np.testing.assert_array_equal(Fuser.load(workdir / "checkpoints" / "6")(visible, infrared), fused)
     assert int(state.step) == 6
+
+
+def test_the_outcome_is_that_of_the_images_that_the_fuser_makes(trained):
+    workdir, config, _ = trained
+    (outcome,) = quick_training.lines(workdir / "outcome.jsonl")
+    pairs = [read_scene(scene) for scene in list_scenes(Path(config.data.root) / "night")][::2]  # two of three
+    fused = [Fuser.load(workdir)(*pair) for pair in pairs]
+    clip = Clip.load()
+    images = (255 * np.stack([np.rint(255 * x) / 255 for x in role]) for role in (fused, *zip(*pairs, strict=True)))
+    losses = score_language(clip, embed(clip))(*images, np.int32(2 * [(96, 128)]))["LDL"]
+    assert outcome[f"loss_after/{GOAL}"] == pytest.approx(float(losses.mean()), abs=1e-4)
+    ratios = [periodicity(f) / max(map(periodicity, pair)) for f, pair in zip(fused, pairs, strict=True)]
+    assert outcome[f"repeats_after/{GOAL}"] == pytest.approx(max(ratios), rel=1e-3)
+    assert outcome["step"] == 6 and outcome[f"repeats_before/{GOAL}"] != outcome[f"repeats_after/{GOAL}"]
 
 
 def test_a_checkpoint_sees_as_it_was_trained(trained, tmp_path, caplog):
@@ -141,7 +160,7 @@ def test_fresh_weights_stay_alive_and_improve(root, tmp_path, seed):
 
 @pytest.mark.slow
 def test_a_short_run_from_weights_that_fuse_keeps_the_picture(root, tmp_path):
-    """Steps towards "bright" draw no grid, take no contrast away, and brighten: what notebooks/03 shows."""
+    """Steps towards "bright" draw no grid, take no contrast away, and brighten."""
     values = {"crop": 96, "steps": 40, "patches.count": 4, "data.validation": "", "checkpoint.every": 40}
     values |= {"init_from": ASSETS / "ldfusion", "prompts.goal": "('a clear and bright image',)"}
     train_fusion(load_config(str(SMOKE.with_name("steer.py")), _overrides(root, **values)), tmp_path / "w")
@@ -266,6 +285,7 @@ def test_text_of_another_clip_is_refused(root, tmp_path):
         ("--config.batchsize=4", "--config.batchsize=4: the config"),
         ("--config.memory.remat=perhaps", "--config.memory.remat=perhaps"),
         ("--config.seed=-1", "config.seed: -1 is too small; use 0 or more"),
+        ("--config.sheet.every=-1", "config.sheet.every: -1 is too small; use 0 or more"),
         ("--config.log.every=0", "config.log.every: 0 is too small; use 1 or more"),
         ("--config.data.train=3", "config.data.train: ('night', 3) are no strings"),
         ("--config.patches.fraction=0.5", "config.patches.fraction: (0.5,)"),

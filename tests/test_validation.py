@@ -15,7 +15,7 @@ from langfuse_jax.data.pipeline import random_crop
 from langfuse_jax.data.scenes import list_scenes, read_scene
 from langfuse_jax.images.canvas import border_rule, extend
 from langfuse_jax.models.fusion import FusionNet
-from langfuse_jax.training import sheets, validation
+from langfuse_jax.training import sheets, shown, validation
 from langfuse_jax.training.configs import load_config
 from langfuse_jax.training.objective import Frozen, Recipe
 
@@ -45,7 +45,7 @@ def alive(monkeypatch):
         return pair
 
     monkeypatch.setattr(validation, "read_scene", read)
-    monkeypatch.setattr(sheets, "read_scene", read)
+    monkeypatch.setattr(shown, "read_scene", read)
     return counts
 
 
@@ -116,10 +116,12 @@ def test_scores_and_sheets_keep_no_scene(root, alive, tmp_path, monkeypatch):
     means = [np.round(255 * np.mean(pair, 0)).std() for pair in scenes]
     np.testing.assert_allclose(found["SD"], np.mean(means), rtol=1e-5)
     assert alive.reads == 5 and alive.most <= 2 and alive.now == 0
-    (sheet,) = sheets.make_sheet(config, tmp_path)
+    pairs, sentence = shown.shown_pairs(config, lambda _: {}), shown.Sentence("a bright image", np.ones(3, np.float32))
+    (sheet,) = sheets.make_sheet(tmp_path, pairs, [sentence], {}, every=3)
     assert alive.reads == 7 and alive.now == 0
-    monkeypatch.setattr(sheets, "Fuser", lambda params, metadata: lambda visible, infrared: visible)
+    monkeypatch.setattr(shown, "Fuser", lambda params, metadata, direction: lambda visible, infrared: visible)
     assert sheet.take({}, 7, {"crop": 32}) == tmp_path / "step_000007.png" and (tmp_path / "step_000007.png").exists()
+    assert sheets.make_sheet(tmp_path, pairs, [sentence], {}, every=0) == []
     assert alive.reads == 9 and alive.most <= 3 and alive.now == 0
 
 

@@ -15,6 +15,7 @@ from langfuse_jax.alignment.geometry import Matrix, Size, corners, local_scale, 
 from langfuse_jax.alignment.opencv import opencv
 from langfuse_jax.errors import UserError, WrongType, reason
 from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.html import Cell, Strong, html_table
 
 Grid = Literal["visible", "infrared"]
 Outside = Literal["crop", "visible"]
@@ -144,6 +145,26 @@ class Alignment:
             f"infrared {width}x{height} in visible {w}x{h}: scale {scale:.3f}, turned by {angle} degrees; overlap "
             f"{across}x{down} at ({left}, {top}), {100 * across * down / (w * h):.0f}%"
         )
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the verdict, what it rests on, and what the transform does."""
+        (width, height), (w, h) = self.infrared_size, self.visible_size
+        rows: list[list[Cell]] = [
+            ["verdict", Strong("accepted") if self.accepted else f"refused: {self.reason}"],
+            ["model", self.model],
+            ["rests on", f"{self.inliers} patches of {self.pairs} pair{'s' * (self.pairs > 1)}"],
+            ["median residual", f"{self.residual_px:.1f} visible pixels"],
+            ["infrared image", f"{width}x{height}"],
+            ["visible image", f"{w}x{h}"],
+        ]
+        if self.accepted and not impossible(self.matrix, self.infrared_size):
+            angle = round(turned(self.matrix, width, height), 1) + 0.0
+            rows += [
+                ["scale", f"{local_scale(self.matrix, width, height):.3f}"],
+                ["turned by", f"{angle} degrees"],
+                ["matrix", np.array2string(self.matrix, precision=4, suppress_small=True)],
+            ]
+        return html_table(rows, title="Alignment")
 
     def as_dict(self) -> dict[str, Any]:
         """What `save` writes."""

@@ -21,7 +21,7 @@ def embed_gray(clip: Clip, images: Sequence[Float32[np.ndarray, "_ _"]]) -> Floa
     >>> embed_gray(clip, [np.full((40, 60), 0.5, np.float32)]).shape == (1, clip.vision.embedding)
     True
     """
-    rows = [clip.encode_image(np.repeat(image[None, :, :, None], 3, axis=-1))[0] for image in images]
+    rows = [clip.encode_image(image[None, :, :, None])[0] for image in images]
     return np.asarray(normalised(jnp.stack(rows)))
 
 
@@ -75,7 +75,7 @@ def loss_map(
         return np.stack([image[y : y + side, x : x + side] for y, x in places])[..., None]
 
     whole = embed_gray(clip, [visible, infrared])
-    patches = clip.encode_image(np.repeat(windows(fused), 3, axis=-1))
+    patches = clip.encode_image(windows(fused))
     of_visible, of_infrared = (jnp.tile(row, (len(places), 1)) for row in whole)
     losses = language_driven_loss(patches, of_visible, of_infrared, texts.words)
     counts = informative(jnp.asarray(windows(visible)), jnp.asarray(windows(infrared)), threshold=threshold)

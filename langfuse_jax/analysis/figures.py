@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Gray = Float32[np.ndarray, "h w"]
-_CURVES = ("loss", "whole", "patch", "similarity", "perceptual", "guide", "grid", "gradient_norm")
+_CURVES = ("loss", "whole", "patch", "goal", "similarity", "perceptual", "guide", "anchor", "grid", "gradient_norm")
 _COLORS = {"visible": "tab:blue", "infrared": "tab:red", "goal": "tab:green"}
 
 

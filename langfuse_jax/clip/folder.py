@@ -45,19 +45,26 @@ class ClipFiles(NamedTuple):
 def read_clip(folder: Path) -> ClipFiles:
     """Reads a folder in Hugging Face's or open_clip's format. Raises UserError, naming the file that is at fault."""
     weights = next((file for file in (_SAFE, _INDEX, _OPEN, _PICKLE) if (folder / file).is_file()), None)
-    mean = std = None
-    if (folder / _OPEN_CONFIG).is_file() and (weights == _OPEN or not (folder / _CONFIG).is_file()):
-        config, mean, std = _read(folder, _OPEN_CONFIG, _open_clip_config)
-    else:
-        config = _read(folder, _CONFIG, _hugging_face_config)
-        if (folder / _PREPROCESSOR).is_file():
-            mean, std = _read(folder, _PREPROCESSOR, lambda path: _statistics(_json(path), "image_mean", "image_std"))
+    config, mean, std = read_config(folder, is_open=weights == _OPEN)
     if weights is None:
         raise UserError(f"{folder}: has neither {_SAFE} (or its index) nor {_OPEN} nor {_PICKLE}; a CLIP needs one")
     file = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json"
     tokenizer = _read(folder, file, lambda path: CLIPTokenizer.from_pretrained(path.parent))
     known = _read(folder, vocabulary.FILE, Vocabulary.load) if (folder / vocabulary.FILE).is_file() else None
     return ClipFiles(config, mean, std, _tensors(folder, weights), folder / weights, tokenizer, known)
+
+
+def read_config(folder: Path, *, is_open: bool = False) -> tuple[CLIPConfig, list[float] | None, list[float] | None]:
+    """The architecture that a folder describes, and mean and std where it gives them: open_clip's if `is_open`.
+
+    Raises UserError, naming the file, where it is missing or cannot be read.
+    """
+    if (folder / _OPEN_CONFIG).is_file() and (is_open or not (folder / _CONFIG).is_file()):
+        return _read(folder, _OPEN_CONFIG, _open_clip_config)
+    config = _read(folder, _CONFIG, _hugging_face_config)
+    if not (folder / _PREPROCESSOR).is_file():
+        return config, None, None
+    return config, *_read(folder, _PREPROCESSOR, lambda path: _statistics(_json(path), "image_mean", "image_std"))
 
 
 def locate(name_or_path: str | Path) -> Path:

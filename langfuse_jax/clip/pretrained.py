@@ -135,6 +135,6 @@ class Clip:
         report(CutPrompt(f"a prompt of {len(ids)} tokens {reads}"))
         return kept
 
-    def encode_image(self, images: Float[Array, "b h w 3"] | Float[np.ndarray, "b h w 3"]) -> Float[Array, "b d"]:
-        """Projected image embeddings, not normalised, of images in [0, 1] of any size."""
+    def encode_image(self, images: Float[Array, "b h w c"] | Float[np.ndarray, "b h w c"]) -> Float[Array, "b d"]:
+        """Projected image embeddings, not normalised, of RGB or gray images in [0, 1] of any size."""
         return _apply(self.vision, self.params["vision"], jnp.asarray(images))

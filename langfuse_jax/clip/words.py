@@ -14,6 +14,7 @@ from jaxtyping import Float
 from langfuse_jax.errors import CutPrompt, UnknownWords, UserError
 from langfuse_jax.losses.language import Words
 from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.html import html_table
 
 if TYPE_CHECKING:
     from langfuse_jax.clip.pretrained import Clip
@@ -23,6 +24,17 @@ VISIBLE = "a visible gray image"
 INFRARED = "an infrared image"
 GOAL = "a clear image with detailed background and salient objects"
 ROLES = ("visible", "infrared", "goal")
+# Goals to try: one for each way that the default model obeys reliably.
+EXAMPLE_GOALS = (
+    "a bright image",
+    "a dark image",
+    "a high contrast image",
+    "a sharp image",
+    "a natural looking image",
+    "a thermal looking image",
+    "an image with salient objects",
+    "a dark image with salient objects",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +104,13 @@ class TextEmbeddings:
         """Cosine of every two roles. Near 1, two sentences mean the same to this CLIP and cannot steer."""
         pairs = (("visible", "infrared"), ("visible", "goal"), ("infrared", "goal"))
         return {(a, b): float(getattr(self, a) @ getattr(self, b)) for a, b in pairs}
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the sentences of each role, and how near every two roles are."""
+        sentences = [[role, " | ".join(self.prompts[role])] for role in ROLES]
+        cosines = [[f"{a}, {b}", f"{cosine:.2f}"] for (a, b), cosine in self.cosines().items()]
+        title = f"Sentences, by the CLIP {self.model} ({self.fingerprint})"
+        return html_table(sentences, title=title) + html_table(cosines, title="cosines (near 1: the same meaning)")
 
 
 def embed(

@@ -2,17 +2,15 @@
 
 import argparse
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
-
-from tqdm import tqdm
 
 from langfuse_jax.alignment import MODELS
 from langfuse_jax.commands.flags import add_allow_large, add_pair_by, allowed_side, check_sources, given_convention
 from langfuse_jax.errors import UserError, one_line
 from langfuse_jax.images.encoding import check_output, write_image
 from langfuse_jax.runtime.atomic import check_writable
+from langfuse_jax.runtime.bars import progress_bar, write_beside
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,7 @@ def _align_rig(args: argparse.Namespace) -> int:
         check_writable(written.parent, flag)
     from langfuse_jax.inference.rigs import PAIRS, align_rig
 
-    with tqdm(disable=None, unit="step", leave=False) as progress:
+    with progress_bar(None, unit="step", leave=False) as progress:
         alignment, pair = align_rig(
             args.visible,
             args.infrared,
@@ -131,15 +129,15 @@ def _align_each(args: argparse.Namespace) -> int:
 
     pairs = list_rig(args.visible, args.infrared, given_convention(args))
     failed = []
-    with tqdm(total=len(pairs), disable=None, unit="pair") as progress:
+    with progress_bar(len(pairs), unit="pair") as progress:
         for pair in pairs:
             try:
                 alignment = align_pairs([read_rig_pair(pair, args.max_side)], model=args.model)
                 line = alignment.describe().splitlines()[0]
                 alignment.save(out / f"{pair.stem}.json")
-                tqdm.write(one_line(f"{pair.stem}: {line}"))
+                write_beside(one_line(f"{pair.stem}: {line}"), on_stdout=True)
             except UserError as error:
-                tqdm.write(f"langfuse-jax: {one_line(error)}", file=sys.stderr)
+                write_beside(f"langfuse-jax: {one_line(error)}")
                 failed.append(pair.stem)
                 _remove_alignment(out / f"{pair.stem}.json")  # of an earlier run: it is not trusted any more
             progress.update()

@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     with end_together(args.workdir), full_disk_reported(args.workdir):
         train_network(config, args.workdir, command=command, override=args.override, profile=args.profile)
     if not jax.process_index():
-        print(f"{args.workdir}: trained model, sheets and metrics.jsonl; fuse with --checkpoint {args.workdir}")
+        print(f"{args.workdir}: trained model and metrics.jsonl; fuse with --checkpoint {args.workdir}")
     return 0

@@ -179,10 +179,12 @@ def clip_loss(
         "ranking", "image_heads", "token_heads" and "text_heads".
     """
     truth, known, claims, strengths = (batch[name] for name in ("truth", "known", "claims", "strengths"))
-    gray = jnp.repeat(batch["images"][..., None], 3, axis=-1)
     last = f"block_{vision.layers - 1}"
     image, captured = vision.apply(
-        {"params": params["vision"]}, gray, mutable=["intermediates"], capture_intermediates=lambda m, _: m.name == last
+        {"params": params["vision"]},
+        batch["images"][..., None],
+        mutable=["intermediates"],
+        capture_intermediates=lambda m, _: m.name == last,
     )
     image, tokens = normalised(image), normalised(captured["intermediates"][last]["__call__"][0][:, 1:])
     sentence = normalised(cast(Array, text.apply({"params": params["text"]}, batch["ids"])))

@@ -95,7 +95,7 @@ def sentence_vectors(clip: Clip, sentences: Sequence[str]) -> Embeddings:
 
 def image_vectors(clip: Clip, patches: Float[np.ndarray, "n s s"]) -> Embeddings:
     """Unit vectors of gray images in [0, 1]."""
-    images = np.repeat(patches[..., None], 3, axis=-1)
+    images = patches[..., None]
     whole = -len(images) % 64  # one compiled shape
     images = np.concatenate([images, np.zeros((whole, *images.shape[1:]), images.dtype)])
     vectors = [np.asarray(clip.encode_image(images[i : i + 64])) for i in range(0, len(images), 64)]

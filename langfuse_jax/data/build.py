@@ -7,11 +7,10 @@ import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from tqdm import tqdm
-
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.pairs import Pair, read_pair
 from langfuse_jax.runtime.atomic import check_writable, make_folder
+from langfuse_jax.runtime.bars import progress_bar
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
 
@@ -72,7 +71,7 @@ def build_dataset(
 
 def _check_images(pairs: list[Pair]) -> None:
     """Raises UserError for the first pair that cannot be read or whose images differ in size."""
-    progress = tqdm(pairs, disable=None, unit="pair", desc="checking")
-    with pool(default_threads()) as workers:
-        for _, future in ahead(workers, read_pair, progress, 2 * default_threads()):
+    with pool(default_threads()) as workers, progress_bar(len(pairs), unit="pair", desc="checking") as progress:
+        for _, future in ahead(workers, read_pair, pairs, 2 * default_threads()):
             future.result()
+            progress.update()

@@ -1,7 +1,6 @@
 """The scenes to train on, by number: decoded once where memory allows, and skipped where they cannot be read."""
 
 import math
-import sys
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from langfuse_jax.data.layouts import part_pairs
 from langfuse_jax.data.prepared import Record, is_prepared, prepared_records, read_record, record_size
@@ -17,6 +15,7 @@ from langfuse_jax.errors import UserError, one_line
 from langfuse_jax.images.canvas import Size
 from langfuse_jax.images.files import header_size
 from langfuse_jax.images.pairs import Pair, read_pair
+from langfuse_jax.runtime.bars import write_beside
 
 GrayPair = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
 
@@ -179,4 +178,4 @@ class Scenes(Sequence):
                 ) from error
             self._unreadable[index] = str(error)
             count = f"{len(self._unreadable)} of at most {self._max_unreadable}"
-            tqdm.write(f"langfuse-jax: warning: {one_line(error)}; skipped ({count})", file=sys.stderr)
+            write_beside(f"langfuse-jax: warning: {one_line(error)}; skipped ({count})")

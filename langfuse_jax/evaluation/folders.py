@@ -1,15 +1,14 @@
 """Folders of fused images scored against their sources: a table, and what it leaves out."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int32, UInt8
-from tqdm import tqdm
 
 from langfuse_jax._version import __version__
 from langfuse_jax.errors import BadPixels, UserError, one_line
@@ -19,6 +18,8 @@ from langfuse_jax.images.canvas import Size
 from langfuse_jax.images.naming import Convention
 from langfuse_jax.images.pairs import FusedPair, match_fused, scan_sizes
 from langfuse_jax.images.reading import Reading
+from langfuse_jax.runtime.bars import progress_bar, write_beside
+from langfuse_jax.runtime.html import html_table
 
 Levels = UInt8[np.ndarray, "b h w"]
 Sizes = Int32[np.ndarray, "b 2"]
@@ -54,6 +55,11 @@ class Evaluation:
         """How many images were scored, and by which convention."""
         count = len(self.table.images)
         return f"{count} image{'s' * (count > 1)}, convention {self.about['convention']}"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the table under its title, and what it leaves out."""
+        left_out = html_table([[line] for line in self.left_out], title="left out") if self.left_out else ""
+        return f"<p>{escape(self.title)}</p>{self.table._repr_html_()}{left_out}"
 
 
 def evaluate_folders(
@@ -103,7 +109,7 @@ def evaluate_folders(
     def leave_out(problem: str) -> None:
         if strict:
             raise UserError(f"{problem} (--strict)")
-        tqdm.write(f"langfuse-jax: {one_line(problem)}", file=sys.stderr)
+        write_beside(f"langfuse-jax: {one_line(problem)}")
         left_out.append(problem)
 
     def failed(scene: FusedPair, error: UserError) -> None:
@@ -223,7 +229,7 @@ def _score_all(
     from langfuse_jax.evaluation.scoring import score_scenes
 
     scored = {}
-    with tqdm(total=len(sizes), disable=None, unit="image") as progress:
+    with progress_bar(len(sizes), unit="image") as progress:
 
         def failed_to_read(scene: FusedPair, error: UserError) -> None:
             failed(scene, error)

@@ -119,7 +119,7 @@ def embed_images(
     columns = jax.vmap(partial(_sampling, vision.image_size, w))(sizes[:, 1])
     squares = jnp.matmul(rows, images / 255.0, precision="highest")
     squares = jnp.matmul(squares, columns.swapaxes(1, 2), precision="highest")
-    return cast(Array, vision.apply({"params": params}, jnp.repeat(squares[..., None], 3, axis=-1)))
+    return cast(Array, vision.apply({"params": params}, squares[..., None]))
 
 
 def _sampling(side: int, length: int, true_length: Int[Array, ""]) -> Float[Array, "side length"]:

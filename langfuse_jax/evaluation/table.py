@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from langfuse_jax.runtime.html import Cell, Strong, html_table
+
 _LATEX = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": "-", "^": r"\^{}"})
 
 
@@ -85,6 +87,17 @@ class ScoreTable:
             several = len(self.images) > 1
             texts.append([f"{m:.{digits}f}" + f" ± {s:.{digits}f}" * several for m, s in zip(mean, std, strict=True)])
         return [list(row) for row in zip(*texts, strict=True)]
+
+    def _repr_html_(self) -> str:
+        """For a notebook: a row for each method with its ranks, the best of each column bold."""
+        rows: list[list[Cell]] = []
+        for method, cells, ranks, mean_rank in zip(self.methods, self.cells(), self.ranks, self.mean_rank, strict=True):
+            row: list[Cell] = [method]
+            for cell, rank in zip(cells, ranks, strict=True):
+                text = f"{cell} ({rank:.0f})" if self.ranked and rank == rank else cell
+                row.append(Strong(text) if self.ranked and rank == 1 else text)
+            rows.append([*row, f"{mean_rank:.2f}"] if self.ranked else row)
+        return html_table(rows, headings=["", *self.headings()] + ["mean rank"] * self.ranked)
 
 
 def _digits(values: Float64[np.ndarray, " n"]) -> int:

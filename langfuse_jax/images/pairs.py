@@ -1,10 +1,10 @@
 """Which visible image belongs to which infrared image: the one with the same file stem."""
 
-import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from langfuse_jax.images.remarks import Remarks
 from langfuse_jax.runtime.threads import ahead, default_threads, pool
 
 NO_COLOUR = 0.03  # of chroma, that compression leaves in a gray image
+_COMPARED = 300  # names of a folder, each with each of another, to find two that may have been meant to match
 
 # Luma and chroma (None: gray) of a visible image, and an infrared image. Those of a list differ in size.
 Sources = tuple[Float32[np.ndarray, "_ _"], Float32[np.ndarray, "_ _ 2"] | None, Float32[np.ndarray, "_ _"]]
@@ -62,17 +63,29 @@ class Matching(NamedTuple):
     alone: list[Path]
     convention: Convention
 
-    def why_alone(self, path: Path, folders: Iterable[str | os.PathLike]) -> str:
-        """A line on an image without a partner; it names a file of that stem which is no image that is read."""
-        for folder in map(Path, folders):
-            if folder == path.parent:
-                continue
-            for other in sorted(folder.glob(f"{glob.escape(path.stem)}.*")):
-                if other.is_file() and other.suffix.lower() not in EXTENSIONS:
-                    return f"{path}: unpaired, {other} ends in {other.suffix}, which is not read"
+    def why_alone(self, folders: Iterable[str | os.PathLike]) -> list[str]:
+        """A line on each image without a partner; it names a file of that stem which is no image that is read."""
+        others = {folder: _unread_by_stem(folder) for folder in map(Path, folders)} if self.alone else {}
+        return [self._why(path, others) for path in self.alone]
+
+    def _why(self, path: Path, others: Mapping[Path, Mapping[str, Path]]) -> str:
+        for folder, unread in others.items():
+            if folder != path.parent and (other := unread.get(path.stem)):
+                return f"{path}: unpaired, {other} ends in {other.suffix}, which is not read"
         if self.convention != SAME:
             return f"{path}: unpaired, no partner by {self.convention}"
         return f"{path}: unpaired, no image of that stem in the other folder"
+
+
+def _unread_by_stem(folder: Path) -> dict[str, Path]:
+    """The first file that is no image by its ending, for each stem that it may be meant to have."""
+    unread: dict[str, Path] = {}
+    for other in sorted(folder.iterdir()):
+        if other.suffix.lower() in EXTENSIONS or not other.is_file():
+            continue
+        for dot in re.finditer(r"\.", other.name):  # 7.raw and 7.v1.raw may both be meant as 7
+            unread.setdefault(other.name[: dot.start()], other)
+    return unread
 
 
 def match_pairs(
@@ -197,7 +210,8 @@ def _no_scene(folders: Sequence[_Scenes]) -> str:
         if not its_images or not images:
             return f"{folder if its_images else first}: no file is named as its side of a pair; change --pair-by"
         if not images.keys() & its_images.keys():
-            alike = [(a, b) for a in its_images for b in images if a in b or b in a]
+            some, more = (list(islice(names, _COMPARED)) for names in (its_images, images))
+            alike = [(a, b) for a in some for b in more if a in b or b in a]
             a, b = max(
                 alike, key=lambda names: min(map(len, names)), default=(next(iter(its_images)), next(iter(images)))
             )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
-from tqdm import tqdm
 
 from langfuse_jax.errors import UserError, WrongType, one_line, print_warning
 from langfuse_jax.images.canvas import Size, plan, smallest
@@ -36,6 +35,8 @@ from langfuse_jax.images.remarks import CHECKED_PAIRS, Remarks
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.finished import check_record, finished_pairs, write_record
 from langfuse_jax.runtime.atomic import check_writable, remove_leftovers
+from langfuse_jax.runtime.bars import progress_bar, write_beside
+from langfuse_jax.runtime.html import html_table
 from langfuse_jax.runtime.threads import default_threads
 
 if TYPE_CHECKING:  # JAX: not before the folders are known to be right
@@ -68,6 +69,13 @@ class FusedFolders:
     convention: Convention = SAME
     work: "Work | None" = None
     programs: dict[str, int] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the counts, and the pairs that failed by their stems."""
+        rows = [["fused", str(self.fused)], ["there already", str(self.skipped)]]
+        rows.append(["failed", ", ".join([str(len(self.failed)), *self.failed])])
+        rows += [["process", "{} of {}".format(*self.process)]] if self.process[1] > 1 else []
+        return html_table(rows, title="Fused folders")
 
 
 def fuse_folders(
@@ -176,13 +184,13 @@ def fuse_folders(
     _check_alignment(pairs, reading)
     if not overwrite:
         check_record(out, made_by, [f"{pair.stem}.{format}" for pair in pairs])
-    own_pairs, alone = pairs[index::count], alone if index == 0 else []
+    own_pairs = pairs[index::count]
     finished = set() if overwrite else finished_pairs(own_pairs, out, f".{format}", sheets, reading)
     left = [pair for pair in own_pairs if pair.stem not in finished]
     result = FusedFolders(skipped=len(own_pairs) - len(left), process=(index, count), convention=convention)
 
     def report(stem: str, problem: object) -> None:
-        tqdm.write(f"langfuse-jax: {one_line(problem)}", file=sys.stderr)
+        write_beside(f"langfuse-jax: {one_line(problem)}")
         result.failed.append(stem)
 
     def read(pair: Pair) -> Sources:
@@ -209,8 +217,9 @@ def fuse_folders(
             result.fused += fused
             progress.update()
 
-    for path in alone:
-        report(path.stem, matching.why_alone(path, (visible or infrared, infrared)))
+    if index == 0:
+        for path, line in zip(alone, matching.why_alone((visible or infrared, infrared)), strict=True):
+            report(path.stem, line)
     if left:
         from langfuse_jax.inference.memory import check_memory
         from langfuse_jax.inference.stream import fuse_stream, fuse_tiled_stream, program_pixels
@@ -224,7 +233,7 @@ def fuse_folders(
         if used := [canvas for canvas, count in expected.items() if count]:
             waiting = 0 if tile else 4 * default_threads()  # pairs in the queues of readers and writers
             check_memory(fuser.net, max(used, key=math.prod), batch_size or 1, tile=tile, waiting=waiting)
-        progress = tqdm(total=len(left), disable=None, unit="pair")
+        progress = progress_bar(len(left), unit="pair")
         try:
             if tile:
                 result.work = fuse_tiled_stream(fuser, left, read, write, tile=tile, failed=read_failed)

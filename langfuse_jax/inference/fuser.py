@@ -1,5 +1,6 @@
 """Fuser: a checkpoint and the jitted network, on arrays."""
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, Float32, Int32, Shaped
+from PIL import Image
 
 from langfuse_jax.errors import InputRemark, UserError, WrongType, one_line
 from langfuse_jax.images.canvas import Size, border_rule, extend, extended_size, fit_network, place
 from langfuse_jax.images.files import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
+from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.tiles import canvas_side, fuse_tiles
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.statistics import pair_statistics
 from langfuse_jax.models.steered import TILE_MULTIPLE, Coefficients, SteeredNet
+from langfuse_jax.runtime.html import html_table
 from langfuse_jax.weights.fingerprint import fingerprint
 from langfuse_jax.weights.fusion import TENSORS, load_fusion, network
 from langfuse_jax.weights.packaged import packaged_folder
@@ -52,6 +56,18 @@ class Explanation(NamedTuple):
     shade: Float32[np.ndarray, "h w"]
     lift: Float32[np.ndarray, "h w"]
 
+    def _repr_png_(self) -> bytes:
+        """For a notebook: the picture, and from black to white what of it came from the infrared, where."""
+        shown = {
+            "fused": self.fused,
+            "infrared: details of 2 pixels": self.share[0],
+            "infrared: details of 16 pixels": self.share[3],
+            "infrared: shades": self.base,
+        }
+        file = io.BytesIO()
+        Image.fromarray(side_by_side(list(shown.values()), list(shown))).save(file, "PNG")
+        return file.getvalue()
+
 
 class Fuser:
     """Fuses visible and infrared arrays with trained weights: `fused = Fuser.load()(visible, infrared)`.
@@ -68,12 +84,43 @@ class Fuser:
     """
 
     def __init__(
-        self, params: dict, metadata: dict | None = None, direction: Float32[np.ndarray, " d"] | None = None
+        self,
+        params: dict,
+        metadata: dict | None = None,
+        direction: Float32[np.ndarray, " d"] | None = None,
+        *,
+        told: str = "",
     ) -> None:
         self.params = jax.device_put(params)
         self.net = network(params)
         self.metadata = metadata or {}
         self.direction = direction
+        self._told = told  # the words of the direction, for people
+
+    def __repr__(self) -> str:
+        return f"<Fuser: {self._about()['network']}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: what the network is, the words that it follows, what it takes and gives."""
+        return html_table([[name, text] for name, text in self._about().items()], title="Fuser")
+
+    def _about(self) -> dict[str, str]:
+        """What there is to say of it, by what it is about."""
+        leaves = jax.tree.leaves(self.params)
+        steered = isinstance(self.net, SteeredNet)
+        clip = self.metadata.get("clip", {})
+        follows = self._told or ("the default sentence" if self.direction is None else "another direction")
+        listens = f"yes, by the CLIP {clip['name']} ({clip['fingerprint']})" if clip else "yes"
+        return {
+            "network": "steered" if steered else "LDFusion's",
+            "parameters": f"{sum(leaf.size for leaf in leaves):,}",
+            "precision": ", ".join(sorted({str(leaf.dtype) for leaf in leaves})),
+            "follows words": listens if steered else "no",
+            **({"towards": follows} if steered else {}),
+            "takes": f"visible and infrared of one size, {MIN_SIDE} pixels a side or more: (h, w), (h, w, c) or "
+            "(b, h, w, c), c = 1 or 3; uint8, uint16 or floats in [0, 1]",
+            "gives": "float32 in [0, 1], in the shape of visible",
+        }
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None, *, model: str | None = None) -> "Fuser":
@@ -137,7 +184,8 @@ class Fuser:
         direction = goal_direction(
             default, made_by, goals, strength=strength, weights=weights, clip=clip, report=report
         )
-        return Fuser(self.params, self.metadata, direction)
+        names = [goal if isinstance(goal, str) else " | ".join(goal.prompts["goal"]) for goal in goals]
+        return Fuser(self.params, self.metadata, direction, told=f"{' + '.join(names)} (strength {strength:g})")
 
     def __call__(
         self,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import Size, fit_network
@@ -30,6 +29,8 @@ from langfuse_jax.inference.encoder import Encoding, check_encoding, encoder
 from langfuse_jax.inference.folders import check_counts
 from langfuse_jax.inference.frames import Gray, Source, Visible, open_infrared, open_visible
 from langfuse_jax.runtime.atomic import check_writable
+from langfuse_jax.runtime.bars import progress_bar
+from langfuse_jax.runtime.html import html_table
 
 if TYPE_CHECKING:  # JAX: not before the sources are known to be right
     from langfuse_jax.alignment.transform import Alignment
@@ -45,6 +46,11 @@ class FusedVideo(NamedTuple):
 
     frames: int
     unpaired: list[Path]
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the count, and the names of frames without a partner."""
+        alone = ", ".join([str(len(self.unpaired)), *(path.name for path in self.unpaired)])
+        return html_table([["frames fused", str(self.frames)], ["without a partner", alone]], title="Fused video")
 
 
 _H264 = Encoding()
@@ -144,7 +150,7 @@ def fuse_video(
     canvas = fit_network(fuser.extended_size((height, width)))
     length = colour.length or thermal.length
     with (
-        tqdm(total=length, disable=None, unit="frame") as progress,
+        progress_bar(length, unit="frame") as progress,
         encoder(out, (height, width), rate, colour.colours, encoding, colour.path if colour.sound else None) as encode,
     ):
 

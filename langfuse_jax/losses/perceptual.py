@@ -39,10 +39,12 @@ def perceptual_loss(
     >>> [float(perceptual_loss(lambda images: [images], fused, dark, bright)) for fused in (dark, bright)]
     [0.0625, 0.0]
     """
-    sources = jax.lax.stop_gradient((features(visible), features(infrared)))
-    maps = zip(features(fused), *sources, strict=True)
+    # Both sources of a sample are neighbours, so that one program serves both and none moves to another device.
+    sources = jnp.stack([visible, infrared], 1).reshape(-1, *visible.shape[1:])
+    targets = [of_both.reshape(-1, 2, *of_both.shape[1:]).max(1) for of_both in features(sources)]
+    maps = zip(features(fused), jax.lax.stop_gradient(targets), strict=True)
     # Differences in the features' own dtype, their mean in float32.
-    return reduce(jnp.add, [jnp.mean(jnp.square((f - jnp.maximum(v, i)).astype(jnp.float32))) for f, v, i in maps])
+    return reduce(jnp.add, [jnp.mean(jnp.square((found - target).astype(jnp.float32))) for found, target in maps])
 
 
 def feature_bank(images: Float[Array, "b h w 1"]) -> tuple[Array, ...]:

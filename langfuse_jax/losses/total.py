@@ -30,7 +30,7 @@ def weighted_sum(terms: Sequence[Term]) -> tuple[Scalar, dict[str, Scalar]]:
 
 def published_terms(
     wholes: Callable[[], tuple[Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]],
-    patches: Callable[[], tuple[Float[Array, "n d"], Float[Array, " n"] | Bool[Array, " n"]]],
+    patches: Callable[[], tuple[Float[Array, "b p d"], Float[Array, "b p"] | Bool[Array, "b p"]]],
     words: Words,
     perceptual: Callable[[], Scalar],
     weights: Mapping[str, float],
@@ -39,7 +39,7 @@ def published_terms(
 
     Args:
         wholes: gives the embeddings of the whole images: fused, visible, infrared.
-        patches: gives the embeddings of the patches of the fused images, and which of them count, see `total_loss`.
+        patches: gives the embeddings of the patches of each fused image, and which of them count, see `total_loss`.
         words: text embeddings, (d,) or (1, d) each, or (b, d), for every sample its own.
         perceptual: gives the perceptual term.
         weights: by the name of the term; 0 for those that are missing.
@@ -47,15 +47,21 @@ def published_terms(
 
     def patch() -> Scalar:
         (_, visible, infrared), (fused, selected) = wholes(), patches()
-        samples, count = len(visible), len(fused) // len(visible)
+        samples, count, length = fused.shape
 
         def of_patches(x: Float[Array | np.ndarray, "*any d"]) -> Float[Array, "*all d"]:
-            return jnp.tile(x, (count, 1)) if x.shape[:-1] == (samples,) else jnp.asarray(x)
+            # Those of a sample stay together, so that none moves to another device.
+            if x.shape[:-1] != (samples,):
+                return jnp.asarray(x)
+            return jnp.broadcast_to(x[:, None], fused.shape).reshape(-1, length)
 
         losses = language_driven_loss(
-            fused, of_patches(visible), of_patches(infrared), Words(*(of_patches(part) for part in words))
+            fused.reshape(-1, length),
+            of_patches(visible),
+            of_patches(infrared),
+            Words(*(of_patches(part) for part in words)),
         )
-        return (losses * selected).mean()
+        return (losses.reshape(samples, count) * selected).mean()
 
     values = {
         "whole": lambda: language_driven_loss(*wholes(), words).mean(),
@@ -98,7 +104,11 @@ def total_loss(
     >>> round(float(total), 3), {name: round(float(term), 3) for name, term in terms.items()}
     (6.0, {'whole': 0.0, 'patch': 0.0, 'similarity': 1.0, 'perceptual': 0.0})
     """
-    wholes, patches = (fused, visible, infrared), (fused_patches, selected)
+    wholes = fused, visible, infrared
+    patches = (
+        fused_patches.reshape(-1, *fused.shape).swapaxes(0, 1),
+        jnp.asarray(selected).reshape(-1, len(fused)).T,
+    )
     return weighted_sum(
         published_terms(lambda: wholes, lambda: patches, words, lambda: jnp.asarray(perceptual), weights)
     )

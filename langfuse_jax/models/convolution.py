@@ -1,10 +1,12 @@
 """Convolutions of the fusion network, with the lowering of each direction chosen for the platform.
 
-GPU and TPU take the library's convolutions and their gradients. XLA's CPU backend has a fast path for some convolutions
-only; the others (few outputs, strided input gradients, everything transposed) fall to a loop up to a hundred times
-slower. There each direction is rewritten as a matrix product or as a convolution of the fast kind, and what is not
-differentiated takes Winograd's forms (benchmarks/RESULTS.md has the times). The choice is made when a program is
-lowered, for gradients too: one trace, or one export, serves several platforms.
+GPU takes the library's convolutions and their gradients. So does TPU, but its compiler takes minutes for those of one
+channel (`models.one_channel`) and for strides, which are rewritten.
+XLA's CPU backend has a fast path for some convolutions only; the others (few outputs, strided input gradients,
+everything transposed) fall to a loop up to a hundred times slower. There each direction is rewritten as a matrix
+product or as a convolution of the fast kind, and what is not differentiated takes Winograd's forms
+(benchmarks/RESULTS.md has the times). The choice is made when a program is lowered, for gradients too: one trace, or
+one export, serves several platforms.
 
 The library's convolutions require the highest precision, without which GPU and TPU round float32 to 8 to 11 bits
 (TF32, bfloat16). Half precision is what it was, and a CPU knows no other.
@@ -19,6 +21,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from langfuse_jax.models.one_channel import (
+    from_one_channel,
+    kernel_gradient_from_one,
+    kernel_gradient_to_one,
+    to_one_channel,
+)
 from langfuse_jax.models.winograd import winograd_conv, winograd_conv_transpose
 
 Input = Float[Array, "b h w c"]
@@ -67,8 +75,9 @@ def _vary_like(x: Input, kernel: Kernel) -> Kernel:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
-    cpu, library = (partial(form, stride=stride, padding=padding) for form in (_cpu_conv, library_conv))
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=library)
+    forms = (_cpu_conv, _tpu_conv, library_conv)
+    cpu, tpu, library = (partial(form, stride=stride, padding=padding) for form in forms)
+    return lax.platform_dependent(x, kernel, cpu=cpu, tpu=tpu, default=library)
 
 
 def _conv_forward(x: Input, kernel: Kernel, stride: int, padding: int) -> tuple[Output, _Operands]:
@@ -81,7 +90,38 @@ def _conv_backward(stride: int, padding: int, operands: _Operands, g: Output) ->
         return dx, _conv_kernel_gradient(zero_pad(x, padding), kernel, stride, g)
 
     library = partial(_library_gradients, partial(library_conv, stride=stride, padding=padding))
-    return lax.platform_dependent(*operands, g, cpu=cpu, default=library)
+    tpu = partial(_tpu_gradients, stride=stride, padding=padding)
+    return lax.platform_dependent(*operands, g, cpu=cpu, tpu=tpu, default=library)
+
+
+def _tpu_conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
+    """Strides and single channels are what TPU's compiler takes minutes for: there are none."""
+    if stride == 2 and len(kernel) % 2 == 0:
+        return _space_to_depth(zero_pad(x, padding), kernel)
+    if stride == 1 and kernel.shape[2] == 1:
+        return from_one_channel(zero_pad(x, padding), kernel)
+    if stride == 1 and kernel.shape[3] == 1:
+        return to_one_channel(zero_pad(x, padding), kernel)
+    return library_conv(x, kernel, stride, padding)
+
+
+def _tpu_gradients(x: Input, kernel: Kernel, g: Output, *, stride: int, padding: int) -> _Operands:
+    size, _, c, d = kernel.shape
+    if stride > 1 or 1 not in (c, d):
+        return _library_gradients(partial(_tpu_conv, stride=stride, padding=padding), x, kernel, g)
+    dx = _tpu_conv(g, kernel.swapaxes(2, 3)[::-1, ::-1], 1, size - 1 - padding)
+    kernel_gradient = kernel_gradient_from_one if c == 1 else kernel_gradient_to_one
+    return dx, kernel_gradient(zero_pad(x, padding), g)
+
+
+def _space_to_depth(x: Input, kernel: Kernel) -> Output:
+    """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and an even kernel has half its size."""
+    size, _, c, d = kernel.shape
+    b = len(x)
+    h, w = ((n - size) // 2 + size // 2 for n in x.shape[1:3])
+    x = x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * c)
+    kernel = kernel.reshape(size // 2, 2, size // 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5)
+    return library_conv(x, kernel.reshape(size // 2, size // 2, 4 * c, d))
 
 
 def _library_gradients(function: Callable[..., Array], x: Input, kernel: Kernel, g: Output) -> _Operands:
@@ -93,7 +133,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 def _cpu_conv(x: Input, kernel: Kernel, stride: int, padding: int) -> Output:
     if kernel.shape[-1] == 1 and stride == 1:
-        return _shift_and_add(zero_pad(x, padding), kernel)
+        return to_one_channel(zero_pad(x, padding), kernel)
     if _winograd_pays(x, kernel, stride):
         return winograd_conv(zero_pad(x, padding), kernel)
     if padding:
@@ -125,13 +165,8 @@ def _conv_input_gradient(x: Input, kernel: Kernel, stride: int, padding: int, g:
 
 
 def _conv_kernel_gradient(x: Input, kernel: Kernel, stride: int, g: Output) -> Kernel:
-    size, _, c, d = kernel.shape
-    if d == 1 and stride == 1:
-        # Shifted copies of the one-channel cotangent are c times smaller than windows of x.
-        g = zero_pad(g, size - 1)[..., 0]
-        _, h, w, _ = x.shape
-        shifts = [g[:, p : p + h, q : q + w] for p in range(size)[::-1] for q in range(size)[::-1]]
-        return (jnp.stack(shifts).reshape(size * size, -1) @ x.reshape(-1, c)).reshape(kernel.shape)
+    if kernel.shape[3] == 1 and stride == 1:
+        return kernel_gradient_to_one(x, g)
     _, pullback = jax.vjp(lambda kernel: library_conv(x, kernel, stride), kernel)
     return pullback(g)[0]
 
@@ -147,16 +182,6 @@ def _padded_library_conv(x: Input, kernel: Kernel, stride: int) -> Output:
     return y[:, :h, :w]
 
 
-def _shift_and_add(x: Input, kernel: Float[Array, "k k c 1"]) -> Float[Array, "b h2 w2 1"]:
-    """Stride 1 to one channel: a matrix product gives the k*k terms of each pixel, summed where they fall."""
-    size = kernel.shape[0]
-    b, h, w, c = x.shape
-    terms = (kernel.reshape(-1, c) @ x.reshape(-1, c).T).reshape(size, size, b, h, w)
-    out_h, out_w = h - size + 1, w - size + 1
-    shifted = (terms[p, q, :, p : p + out_h, q : q + out_w] for p in range(size) for q in range(size))
-    return sum(shifted, jnp.zeros((), x.dtype))[..., None]
-
-
 @jax.custom_vjp
 def _conv_transpose(x: Input, kernel: Kernel) -> Output:
     def cpu(x: Array, kernel: Array) -> Array:
@@ -164,7 +189,7 @@ def _conv_transpose(x: Input, kernel: Kernel) -> Output:
             return winograd_conv_transpose(x, kernel)
         return _depth_to_space(x, kernel)
 
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=library_conv_transpose)
+    return lax.platform_dependent(x, kernel, cpu=cpu, tpu=_depth_to_space, default=library_conv_transpose)
 
 
 def _depth_to_space(x: Input, kernel: Kernel) -> Output:
@@ -181,12 +206,13 @@ def _depth_to_space(x: Input, kernel: Kernel) -> Output:
 
 
 def _conv_transpose_forward(x: Input, kernel: Kernel) -> tuple[Output, _Operands]:
-    return lax.platform_dependent(x, kernel, cpu=_depth_to_space, default=library_conv_transpose), (x, kernel)
+    y = lax.platform_dependent(x, kernel, cpu=_depth_to_space, tpu=_depth_to_space, default=library_conv_transpose)
+    return y, (x, kernel)
 
 
 def _conv_transpose_backward(operands: _Operands, g: Output) -> _Operands:
-    library = partial(_library_gradients, library_conv_transpose)
-    return lax.platform_dependent(*operands, g, cpu=_cpu_conv_transpose_gradients, default=library)
+    library, tpu = (partial(_library_gradients, form) for form in (library_conv_transpose, _depth_to_space))
+    return lax.platform_dependent(*operands, g, cpu=_cpu_conv_transpose_gradients, tpu=tpu, default=library)
 
 
 def _cpu_conv_transpose_gradients(x: Input, kernel: Kernel, g: Output) -> _Operands:

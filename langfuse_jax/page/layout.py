@@ -6,13 +6,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from langfuse_jax.clip.words import EXAMPLE_GOALS
 from langfuse_jax.examples.night_scene import night_scene
 from langfuse_jax.images.files import write_png
 from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.page.load import MAX_BYTES, MAX_PIXELS
 from langfuse_jax.page.many import MAX_PAIRS, fuse_many
 from langfuse_jax.page.mistakes import Mistake
-from langfuse_jax.page.sentences import EXAMPLES, MOST_STRENGTH
+from langfuse_jax.page.sentences import MOST_STRENGTH
 from langfuse_jax.page.studio import Result, Studio, Wish
 from langfuse_jax.page.table import as_html, scores
 from langfuse_jax.page.views import FUSED, VISIBLE
@@ -69,7 +70,7 @@ def build_page(fuser: Fuser, folder: Path) -> Any:
                 goals = gr.Dataset(
                     label="Goals to click",
                     components=[goal],
-                    samples=[[sentence] for sentence in EXAMPLES],
+                    samples=[[sentence] for sentence in EXAMPLE_GOALS],
                     visible=steered,
                     elem_id="goals",
                 )

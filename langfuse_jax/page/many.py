@@ -67,11 +67,11 @@ def fuse_many(
     try:
         with beside("many", [work / "visible", work / "infrared", work / "zip", work]):
             matching = match_pairs(*_gather(visible, infrared, work))
-            pairs, alone, _ = matching
+            pairs = matching.pairs
             if len(pairs) > MAX_PAIRS:
                 raise UserError(f"{len(pairs)} pairs: at most {MAX_PAIRS} are fused at once; give fewer")
             sources = {path.parent for pair in pairs for path in pair[1:]}
-            failed = [on_the_page(matching.why_alone(path, sources), [*sources]) for path in alone]
+            failed = [on_the_page(line, [*sources]) for line in matching.why_alone(sources)]
         fused = 0
         path = made / "fused.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed

@@ -13,17 +13,6 @@ from langfuse_jax.page.mistakes import beside, on_the_page
 
 KEPT = 8  # sentences
 MOST_STRENGTH = 2.0  # of the slider; training goes up to 1
-# Those to click: one for each way that the default model obeys reliably.
-EXAMPLES = (
-    "a bright image",
-    "a dark image",
-    "a high contrast image",
-    "a sharp image",
-    "a natural looking image",
-    "a thermal looking image",
-    "an image with salient objects",
-    "a dark image with salient objects",
-)
 
 
 class _Encoded(NamedTuple):

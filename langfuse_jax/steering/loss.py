@@ -52,18 +52,20 @@ def steering_loss(
     fused = cast(Array, net.apply(params, visible, infrared, None, direction, batch["statistics"]))
 
     def embed(images: Float[Array, "n h w 1"]) -> Float[Array, "n d"]:
-        return cast(Array, vision.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1)))
+        return cast(Array, vision.apply({"params": frozen.clip}, images))
 
     @cache
     def wholes() -> tuple[Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
-        of_visible, of_infrared = jnp.split(jax.lax.stop_gradient(embed(jnp.concatenate([visible, infrared]))), 2)
-        return embed(fused), of_visible, of_infrared
+        # Both sources of a sample are neighbours, so that none moves to another device.
+        sources = jnp.stack([visible, infrared], 1).reshape(-1, *visible.shape[1:])
+        of_sources = jax.lax.stop_gradient(embed(sources)).reshape(len(visible), 2, -1)
+        return embed(fused), of_sources[:, 0], of_sources[:, 1]
 
-    def of_patches() -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    def of_patches() -> tuple[Float[Array, "b p d"], Float[Array, "b p"]]:
         windows = random_windows(key, patches, visible.shape[1], fraction=fraction)
-        cut = cut_patches(fused, windows, vision.image_size).swapaxes(0, 1)  # patches lead, as the terms have them
+        cut = cut_patches(fused, windows, vision.image_size)
         embeddings = embed(cut.reshape(-1, *cut.shape[2:]))
-        return embeddings, jnp.ones(len(embeddings))
+        return embeddings.reshape(*cut.shape[:2], -1), jnp.ones(cut.shape[:2])
 
     def perceptual() -> Float[Array, ""]:
         if frozen.vgg is None:

@@ -1,25 +1,19 @@
 """`langfuse-jax train --config words`: the steered network, towards the default sentence and many others."""
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from langfuse_jax.clip.pretrained import Clip
 from langfuse_jax.clip.words import GOAL, TextEmbeddings
-from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
+from langfuse_jax.data.scenes import Scenes
 from langfuse_jax.errors import UserError, reason
-from langfuse_jax.images.files import write_png
-from langfuse_jax.images.sheet import grid
-from langfuse_jax.inference.fuser import Fuser
 from langfuse_jax.inference.goals import goal_direction
 from langfuse_jax.models.clip import in_compute_dtype
 from langfuse_jax.models.fusion import fresh_params
@@ -38,7 +32,10 @@ from langfuse_jax.training.configs import (
 )
 from langfuse_jax.training.fusion import embed_prompts
 from langfuse_jax.training.objective import Frozen
-from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
+from langfuse_jax.training.outcome import Outcome
+from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
+from langfuse_jax.training.sheets import make_sheet
+from langfuse_jax.training.shown import Sentence, default, shown_pairs
 from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import TrainState, clip_by_norm, init_state, make_train_step
@@ -58,8 +55,9 @@ def train_steered(
     """Trains a steered network as `config` (configs/words.py) says, resuming from the checkpoints in `workdir`.
 
     The step runs on all devices of all JAX processes. Beside what `loop.run` writes there are sheets/ (infrared,
-    visible, and fused towards `config.sheet.goals`, every `config.sheet.every` steps) and at the end the model, which
-    remembers its CLIP and its default sentence. Arguments and errors are those of `training.fusion.train_fusion`.
+    visible, fused before and after, and towards `config.sheet.goals`, every `config.sheet.every` steps) and at the end
+    outcome.jsonl (each of these sentences before and after, which is printed too) and the model, which remembers its
+    CLIP and its default sentence. Arguments and errors are those of `training.fusion.train_fusion`.
     """
     workdir = Path(workdir)
     check_config(config)
@@ -73,11 +71,11 @@ def train_steered(
             f"config.prompts.goal: the guide draws the default pictures towards what {GOAL!r} looks like; leave the "
             "sentence as it is, or train without: --config.loss.guide=0"
         )
-    net = SteeredNet(embedding=clip.vision.embedding)
+    net, vision = SteeredNet(embedding=clip.vision.embedding), clip.vision.clone(dtype=dtype)
     loss = partial(
         steering_loss,
         net=net,
-        vision=clip.vision.clone(dtype=dtype),
+        vision=vision,
         weights=dict(config.loss),
         patches=config.patches.count,
         fraction=tuple(config.patches.fraction),
@@ -87,10 +85,19 @@ def train_steered(
     rate = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(config.steps, warmup + 1), peak / 50)
     optimizer = optax.chain(clip_by_norm(chosen.gradient_clip), optax.adamw(rate, weight_decay=chosen.weight_decay))
     init_key, key = jax.random.split(jax.random.key(config.seed))
+    state = jax.device_get(init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0))
+    frozen = Frozen(
+        clip=in_compute_dtype(clip.params["vision"], dtype),
+        words=jax.tree.map(jnp.asarray, sentences.words),
+        vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
+    )
+    shown = shown_pairs(config, lambda _: {})
+    judged = _sentences(config, clip, sentences) if shown else []
+    outcome = Outcome(shown, judged, state.final, vision=vision, frozen=frozen)
     run = loop.TrainingRun(
         config=config,
         steps=config.steps,
-        state=jax.device_get(init_state(fresh_params(net, init_key), optimizer, average=chosen.ema > 0)),
+        state=state,
         key=key,
         make_step=partial(make_train_step, loss, optimizer, average_decay=chosen.ema),
         rate=rate,
@@ -112,13 +119,13 @@ def train_steered(
         ),
         mesh=data_mesh(),
         mode=config.parallel.mode,
+        shard_optimizer=config.parallel.shard_optimizer,
         speed=Speed(config.batch_size),
-        frozen=Frozen(
-            clip=in_compute_dtype(clip.params["vision"], dtype),
-            words=jax.tree.map(jnp.asarray, sentences.words),
-            vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
-        ),
-        looks=_sheets(config, workdir / "sheets", clip, sentences),
+        frozen=frozen,
+        looks=[
+            *make_sheet(workdir / "sheets", shown, judged, state.final, every=config.sheet.every, at_start=False),
+            *outcome.looks,
+        ],
     )
     with loop.claimed(workdir, run.state):
         state, trained_with = loop.run(run, workdir, override=override, profile=profile)
@@ -129,6 +136,7 @@ def train_steered(
             made_by = {"name": clip.name, "fingerprint": clip.fingerprint}
             metadata = provenance(config, command, pairs, config.steps, clip=made_by, goal=sentences.goal.tolist())
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
+            outcome.tell()
     return state
 
 
@@ -144,7 +152,7 @@ def check_config(config: ConfigDict) -> None:
         check_texts(config, name)
     check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
-    check_choice(config, "parallel.mode", MODES)
+    check_parallel(config)
     check_below_one(config, "optimizer.ema", 0.999)
 
 
@@ -169,23 +177,11 @@ def find_goals(config: ConfigDict, clip: Clip) -> Goals:
     return listed_goals(clip, sentences)
 
 
-def _sheets(config: ConfigDict, folder: Path, clip: Clip, sentences: TextEmbeddings) -> list[loop.Look]:
-    """The look that writes `folder`/step_NNNNNN.png: a row for each of some validation pairs; none without any."""
-    pairs = list_scenes(Path(config.data.root) / config.data.validation, "test") if config.data.validation else []
-    if not pairs or not config.sheet.every:
-        return []
-    shown = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(config.sheet.pairs, len(pairs))).round().astype(int)]
-    goals, made_by = texts(config.sheet.goals), {"name": clip.name, "fingerprint": clip.fingerprint}
-    directions = [None, *(goal_direction(sentences.goal, made_by, [goal], clip=clip) for goal in goals)]
-
-    def draw(params: PyTree, step: int, _: Mapping[str, Any]) -> Path:
-        fusers = [Fuser(params, direction=direction) for direction in directions]
-        rows = []
-        for pair in shown:
-            visible, infrared = read_scene(pair)
-            rows.append((infrared, visible, *(fuser(visible, infrared) for fuser in fusers)))
-        path = folder / f"step_{step:06d}.png"
-        write_png(path, grid(rows, ("infrared", "visible", "default", *goals)))
-        return path
-
-    return [loop.Look("sheet", config.sheet.every, draw, at_start=False)]
+def _sentences(config: ConfigDict, clip: Clip, prompts: TextEmbeddings) -> list[Sentence]:
+    """The default sentence and those of `config.sheet.goals`."""
+    made_by = {"name": clip.name, "fingerprint": clip.fingerprint}
+    first = default(prompts)
+    goals = texts(config.sheet.goals)
+    directions = [goal_direction(first.goal, made_by, [goal], clip=clip) for goal in goals]
+    others = zip(goals, directions, strict=True)
+    return [first, *(Sentence(goal, first.goal + direction, direction) for goal, direction in others)]

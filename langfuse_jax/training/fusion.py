@@ -1,6 +1,6 @@
 """`langfuse-jax train`: a fusion network trained towards the sentences of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from langfuse_jax.errors import UserError, print_warning
 from langfuse_jax.images.canvas import border_rule
 from langfuse_jax.images.pairs import Pair
 from langfuse_jax.inference.fuser import Fuser
-from langfuse_jax.models.clip import in_compute_dtype
+from langfuse_jax.models.clip import VisionTower, in_compute_dtype, stack_blocks
 from langfuse_jax.models.fusion import FusionNet, fresh_params
 from langfuse_jax.models.lossless import holds_lossless_code, lossless_init, spare_rates
 from langfuse_jax.training import loop
@@ -34,9 +34,11 @@ from langfuse_jax.training.configs import (
     texts,
 )
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import MODES, check_division, data_mesh, on_host
+from langfuse_jax.training.outcome import Outcome
+from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
 from langfuse_jax.training.schedule import published_schedule
 from langfuse_jax.training.sheets import make_sheet
+from langfuse_jax.training.shown import default, shown_pairs
 from langfuse_jax.training.sources import provenance, training_scenes
 from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
 from langfuse_jax.training.step import (
@@ -53,8 +55,8 @@ from langfuse_jax.weights.fusion import require_ldfusion, save_fusion
 from langfuse_jax.weights.vgg import load_vgg19
 
 _LEAST = {
-    1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.every", "augment.zoom"),
-    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "scores.every"),
+    1: (*loop.LEAST[1], "batch_size", "patches.count", "data.repeats", "sheet.pairs", "augment.zoom"),
+    0: (*loop.LEAST[0], "steps", "epochs", "validation.pairs", "sheet.every", "scores.every"),
     32: ("crop",),
 }
 
@@ -66,8 +68,9 @@ def train_fusion(
 
     The step runs on all devices of all JAX processes, which must share `workdir`. Beside what `loop.run` writes there
     are scores.jsonl (metrics of the fused validation images every `scores.every` steps), sheets/ (infrared | visible |
-    fused of fixed validation pairs every `sheet.every` steps), and at the end the model for inference
-    (fusion.safetensors, fusion.json) that `Fuser.load(workdir)` takes.
+    before | after of fixed validation pairs every `sheet.every` steps), and at the end outcome.jsonl (what the words
+    gained on these pairs, which is printed too) and the model for inference (fusion.safetensors, fusion.json) that
+    `Fuser.load(workdir)` takes.
 
     Args:
         config: as in configs/default.py.
@@ -85,11 +88,12 @@ def train_fusion(
     recipe = make_recipe(config)
     scenes = training_scenes(config)
     clip = Clip.load(config.clip or None)
-    dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    vision = clip.vision.clone(dtype=dtype)
+    dtype, stacked = clip_dtype(config), runs_stacked()
+    vision = clip.vision.clone(dtype=dtype, stacked=stacked)
+    prompts = embed_prompts(config, clip)
     frozen = Frozen(
-        clip=in_compute_dtype(clip.params["vision"], dtype),
-        words=jax.tree.map(jnp.asarray, embed_prompts(config, clip).words),
+        clip=frozen_tower(clip.params["vision"], dtype, stacked=stacked),
+        words=jax.tree.map(jnp.asarray, prompts.words),
         vgg=jax.tree.map(lambda leaf: leaf.astype(dtype), load_vgg19(config.vgg)) if config.vgg else None,
     )
     data = _data(config, scenes)
@@ -98,37 +102,34 @@ def train_fusion(
     warmup = min(config.optimizer.warmup_steps or epoch, steps // 10)
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
-    net, mesh = FusionNet(), data_mesh()
+    net, mesh = FusionNet(looped=stacked), data_mesh()
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
-    params = jax.device_get(_start(config, net, init_key, lossless_key))
+    params = jax.device_get(_start(config, init_key, lossless_key))
     rates = _rates(config, params)
-    optimizer = _optimizer(config, rate, rates)
+    optimizer = make_optimizer(config, rate, rates)
     state = jax.device_get(init_state(params, optimizer, average=config.optimizer.ema > 0))
 
-    def loss_fn(recipe: Recipe) -> LossFn:
-        loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
-        return loss if rates is None else without_gradient_where_zero(loss, rates)
-
+    shown, sentences = shown_pairs(config, lambda trained_with: border_rule(trained_with["crop"])), [default(prompts)]
+    outcome = Outcome(shown, sentences, state.final, vision=vision, frozen=frozen)
     training = loop.TrainingRun(
         config=config,
         steps=steps,
         state=state,
         key=step_key,
-        make_step=partial(
-            make_train_step,
-            loss_fn(recipe),
-            optimizer,
-            average_decay=config.optimizer.ema,
-            accumulate=config.memory.accumulate,
-        ),
+        make_step=step_maker(config, make_loss(vision, recipe, rates), optimizer),
         rate=rate,
         data=data,
         mesh=mesh,
         mode=config.parallel.mode,
-        speed=_speed(config, loss_fn(recipe._replace(clip_chunk=0, remat=False)), params, frozen),
+        shard_optimizer=config.parallel.shard_optimizer,
+        speed=_speed(config, params, clip, frozen, rates),
         frozen=frozen,
         validate=make_validation(config, net, vision, recipe, mesh),
-        looks=[*make_sheet(config, workdir / "sheets"), *make_scores(config, net)],
+        looks=[
+            *make_sheet(workdir / "sheets", shown, sentences, state.final, every=config.sheet.every),
+            *make_scores(config, net),
+            *outcome.looks,
+        ],
     )
     with loop.claimed(workdir, state):
         state, trained_with = loop.run(training, workdir, override=override, profile=profile)
@@ -136,7 +137,48 @@ def train_fusion(
             made_by = {"name": clip.name, "fingerprint": clip.fingerprint}
             metadata = provenance(config, command, scenes, steps, clip=made_by) | border_rule(trained_with["crop"])
             save_fusion(workdir, on_host(state.final), dtype=np.float32, metadata=metadata)
+            outcome.tell()
     return state
+
+
+def clip_dtype(config: ConfigDict, platform: str | None = None) -> str:
+    """What CLIP and VGG19 compute in, on `platform` or on JAX's."""
+    return config.clip_dtype or ("float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16")
+
+
+def runs_stacked(platform: str | None = None) -> bool:
+    """Whether layers that are alike run as one compiled layer in a loop: where compiling takes minutes."""
+    return (platform or jax.default_backend()) == "tpu"
+
+
+def batch_shapes(config: ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays of a batch of `size` samples."""
+    crops = jax.ShapeDtypeStruct((size, config.crop, config.crop, 1), jnp.float32)
+    return {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((size,), jnp.int32)}
+
+
+def frozen_tower(params: Mapping[str, Any], dtype: str, *, stacked: bool) -> PyTree:
+    """A vision tower's parameters as a step reads them."""
+    found = in_compute_dtype(params, dtype)
+    return stack_blocks(found) if stacked else found
+
+
+def make_loss(vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:
+    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient.
+
+    With a stacked tower the network is looped too.
+    """
+    loss = partial(fusion_loss, net=FusionNet(looped=vision.stacked), vision=vision, recipe=recipe)
+    return loss if rates is None else without_gradient_where_zero(loss, rates)
+
+
+def step_maker(
+    config: ConfigDict, loss: LossFn, optimizer: optax.GradientTransformation
+) -> Callable[..., Callable[..., Any]]:
+    """What `parallel.compile_step` compiles."""
+    return partial(
+        make_train_step, loss, optimizer, average_decay=config.optimizer.ema, accumulate=config.memory.accumulate
+    )
 
 
 def check_config(config: ConfigDict) -> None:
@@ -149,7 +191,7 @@ def check_config(config: ConfigDict) -> None:
     check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
     check_choice(config, "init", ("normal", "lossless"))
-    check_choice(config, "parallel.mode", MODES)
+    check_parallel(config)
     check_choice(config, "optimizer.trainable", ("auto", "all", "spare"))
     check_below_one(config, "optimizer.ema", 0.999)
     check_below_one(config, "augment.fading", 0.7)
@@ -202,7 +244,7 @@ def _data(config: ConfigDict, scenes: Sequence[Pair | Record]) -> TrainingData:
     )
 
 
-def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
+def _start(config: ConfigDict, key: PRNGKeyArray, lossless_key: PRNGKeyArray) -> PyTree:
     """The parameters to start from."""
     if config.init_from:
         packaged = config.init_from == "ldfusion" and not Path(config.init_from).exists()
@@ -213,7 +255,7 @@ def _start(config: ConfigDict, net: FusionNet, key: PRNGKeyArray, lossless_key: 
         return params
     if config.init == "lossless":
         return lossless_init(lossless_key)
-    params = fresh_params(net, key)
+    params = fresh_params(FusionNet(), key)
     # From a zero bias half of the first images would be black.
     params["params"]["decoder"]["head"]["bias"] = jnp.full((1,), 0.5, jnp.float32)
     return params
@@ -231,7 +273,8 @@ def _rates(config: ConfigDict, params: PyTree) -> PyTree | None:
     return spare_rates(params) if holds_code else None
 
 
-def _optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -> optax.GradientTransformation:
+    """Adam after the clipping of the gradient, its updates scaled by `rates`."""
     return optax.chain(
         clip_by_norm(config.optimizer.gradient_clip),
         optax.adam(rate, b1=0.9, b2=0.999),
@@ -239,11 +282,28 @@ def _optimizer(config: ConfigDict, rate: optax.Schedule, rates: PyTree | None) -
     )
 
 
-def _speed(config: ConfigDict, loss_fn: LossFn, params: PyTree, frozen: Frozen) -> Speed:
-    """With the FLOPs of a step where the devices' are known; what is recomputed to save memory is not counted."""
+def _speed(config: ConfigDict, params: PyTree, clip: Clip, frozen: Frozen, rates: PyTree | None) -> Speed:
+    """With the FLOPs of a step where the devices' are known."""
     peak = peak_flops(config.log.peak_tflops)
     if not peak:
         return Speed(config.batch_size)
-    crop = jax.ShapeDtypeStruct((1, config.crop, config.crop, 1), "float32")
-    sample: Mapping[str, Any] = {"visible": crop, "infrared": crop, "place": jax.ShapeDtypeStruct((1,), "int32")}
-    return Speed(config.batch_size, config.batch_size * gradient_flops(loss_fn, params, sample, frozen), peak)
+    tower = jax.eval_shape(partial(in_compute_dtype, dtype=clip_dtype(config)), clip.params["vision"])
+    flops = sample_flops(config, clip.vision, params, frozen._replace(clip=tower), rates)
+    return Speed(config.batch_size, config.batch_size * flops, peak)
+
+
+def sample_flops(
+    config: ConfigDict,
+    vision: VisionTower,
+    params: PyTree,
+    frozen: Frozen,
+    rates: PyTree | None = None,
+    platform: str | None = None,
+) -> float:
+    """FLOPs of the loss and its gradient for a sample; what is recomputed to save memory is not counted.
+
+    Shapes suffice for `params` and `frozen`, whose tower is not stacked.
+    """
+    vision = vision.clone(dtype=clip_dtype(config, platform))
+    loss = make_loss(vision, make_recipe(config)._replace(clip_chunk=0, remat=False), rates)
+    return gradient_flops(loss, params, batch_shapes(config, 1), frozen, platform)

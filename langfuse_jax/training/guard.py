@@ -1,12 +1,11 @@
 """Watches for steps that cannot be used and for training runs that learn nothing any more."""
 
-import sys
 from collections.abc import Callable, Mapping
 
 from jax import Array
-from tqdm import tqdm
 
 from langfuse_jax.errors import UserError
+from langfuse_jax.runtime.bars import write_beside
 from langfuse_jax.training.parallel import on_host
 
 # Standard deviation of fused crops, in [0, 1], below which they show nothing: an eighth of a gray level.
@@ -64,10 +63,9 @@ class Guard:
     def _look_at_skipped(self, step: int, count: int) -> None:
         samples = ", ".join(self._names(step))
         if count < self._max_skipped:
-            tqdm.write(
+            write_beside(
                 f"langfuse-jax: warning: step {step}: loss or gradient is not finite; its update is skipped ({count} "
-                f"in a row, {self._max_skipped} end the training run); samples {samples}",
-                file=sys.stderr,
+                f"in a row, {self._max_skipped} end the training run); samples {samples}"
             )
             return
         checkpoint = self._last_checkpoint() or "there is none"

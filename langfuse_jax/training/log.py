@@ -13,10 +13,12 @@ from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tqdm import tqdm
 
-from langfuse_jax.runtime.atomic import atomic_write, make_folder
+from langfuse_jax.runtime.atomic import atomic_write
+from langfuse_jax.runtime.bars import progress_bar, show_numbers
 from langfuse_jax.training.parallel import on_host
+
+_LINES = 50  # the least that a curve is drawn through
 
 
 def json_line(step: int, values: Mapping[str, float]) -> str:
@@ -40,6 +42,15 @@ def write_line(path: Path, step: int, values: Mapping[str, float]) -> None:
         file.write("".join([*lines, json_line(step, values)]).encode())
 
 
+def log_interval(every: int, steps: int) -> int:
+    """Steps from one line of metrics.jsonl to the next: `every`, or fewer where that would be less than 50 lines.
+
+    >>> log_interval(50, 150), log_interval(50, 6000), log_interval(50, 20)
+    (3, 50, 1)
+    """
+    return max(1, min(every, steps // _LINES))
+
+
 class _Step(NamedTuple):
     number: int
     metrics: Mapping[str, Any]
@@ -48,10 +59,11 @@ class _Step(NamedTuple):
 
 
 class TrainingLog:
-    """metrics.jsonl, TensorBoard's events in tensorboard/ and the progress bar, one step behind the device.
+    """metrics.jsonl, TensorBoard's events and the progress bar, one step behind the device.
 
     Args:
-        workdir: where both go; None for a process that reports nothing.
+        workdir: where both go (TensorBoard calls a run by the folder of its events); None for a process that reports
+            nothing.
         start: the step that comes next. What is there of it and of later steps is dropped: they are run again.
         total: steps of the training run.
         speed: gives what is known of the speed since it was last asked.
@@ -70,14 +82,13 @@ class TrainingLog:
         with atomic_write(path) as file:
             file.write("".join(lines).encode())
         self._file = open(path, "a")
-        make_folder(workdir / "tensorboard")
         # Without a thread of its own, which would hide a full disk, or wait for ever.
-        self._events = EventsWriter(str(workdir / "tensorboard" / "events"))
+        self._events = EventsWriter(str(workdir / "events"))
         # TensorBoard forgets what an earlier run wrote from this step on.
         self._add(start, session_log=SessionLog(status=SessionLog.START))
         if start:
             print(f"langfuse-jax: {workdir}: resuming from step {start}", file=sys.stderr)
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=None, file=sys.stderr, desc="compiling")
+        self._bar = progress_bar(total, initial=start, unit="step", desc="compiling")
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -116,7 +127,7 @@ class TrainingLog:
             return
         self._bar.set_description(refresh=False)  # the first step is done: all is compiled
         self._bar.update()
-        self._bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()}, refresh=False)
+        show_numbers(self._bar, values)
         if step.kept:
             values |= {"learning_rate": float(step.rate)}
             speed = self._speed()

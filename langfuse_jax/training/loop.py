@@ -21,8 +21,8 @@ from langfuse_jax.runtime.distributed import end_together, wait_for_others
 from langfuse_jax.runtime.workdir_lock import locked
 from langfuse_jax.training import checkpoints
 from langfuse_jax.training.guard import Guard
-from langfuse_jax.training.log import TrainingLog, write_line
-from langfuse_jax.training.parallel import compile_step, divide, on_host, replicate
+from langfuse_jax.training.log import TrainingLog, log_interval, write_line
+from langfuse_jax.training.parallel import compile_step, divide, divided_optimizer, on_host, replicate
 from langfuse_jax.training.preemption import PreemptionWatch
 from langfuse_jax.training.speed import Speed
 from langfuse_jax.training.step import TrainState
@@ -77,7 +77,7 @@ class TrainingRun:
         rate: the learning rate by step, for the log.
         data: what steps take.
         frozen: what steps read.
-        mesh, mode: the devices, and how the step is divided over them, see `parallel`.
+        mesh, mode, shard_optimizer: the devices, and how step and optimizer are divided over them, see `parallel`.
         validate: (parameters, frozen), on the devices, to the validation loss and its terms, or None for none.
         looks: sheets, scores and the like.
         speed: of the steps.
@@ -94,6 +94,7 @@ class TrainingRun:
     mesh: Mesh
     speed: Speed
     mode: str = "jit"
+    shard_optimizer: bool = False
     frozen: Any = None
     validate: Callable[[PyTree, Any], dict[str, float]] | None = None
     looks: Sequence[Look] = ()
@@ -118,7 +119,7 @@ def run(
     """Trains, resuming from the checkpoints that `workdir`, which is `claimed`, holds.
 
     Writes checkpoints/ (Orbax) into `workdir`, and process 0 metrics.jsonl (a line of loss terms and speed every
-    `log.every` steps), the same in tensorboard/, validation.jsonl (a line before the first step and with each
+    `log.log_interval` steps), the same for TensorBoard, validation.jsonl (a line before the first step and with each
     checkpoint), config.json, and what `training.looks` give.
 
     Args:
@@ -131,15 +132,16 @@ def run(
         cannot be used; Preempted, after a save, on SIGTERM.
     """
     config, first = training.config, jax.process_index() == 0
-    train_step = compile_step(training.make_step, training.mode, training.mesh)
-    state, frozen = (replicate(tree, training.mesh) for tree in (training.state, training.frozen))
+    shardings = divided_optimizer(training.state, training.mesh) if training.shard_optimizer else None
+    train_step = compile_step(training.make_step, training.mode, training.mesh, shardings)
+    state, frozen = replicate(training.state, training.mesh, shardings), replicate(training.frozen, training.mesh)
     manager = checkpoints.open_checkpoints(workdir)
     state, key, saved = checkpoints.restore(manager, state, key=training.key, config=config, override=override)
     start, key = int(state.step), replicate(key, training.mesh)
     if first:
         with atomic_write(workdir / training.config_file) as file:
             file.write(config.to_json_best_effort(indent=2).encode() + b"\n")
-    batches = training.data.batches(start)
+    batches, interval = training.data.batches(start), log_interval(config.log.every, training.steps)
     guard = Guard(
         config.guard.max_skipped,
         config.guard.max_dead,
@@ -173,7 +175,7 @@ def run(
                 step,
                 metrics,
                 training.rate(step),
-                keep=step % config.log.every == 0 or step == training.steps - 1,
+                keep=step % interval == 0 or step == training.steps - 1,
             )
             guard.watch(step, metrics)
         guard.look()

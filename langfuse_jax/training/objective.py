@@ -134,7 +134,7 @@ def objective(
     tower = vision.clone(remat=recipe.remat)
 
     def embed(images: Float[Array, "n h w 1"]) -> Float[Array, "n d"]:
-        return cast(Array, tower.apply({"params": frozen.clip}, jnp.repeat(images, 3, axis=-1)))
+        return cast(Array, tower.apply({"params": frozen.clip}, images))
 
     def informative_patches(windows: Windows) -> Bool[Array, "b p"]:
         patches = [cut_patches(images, windows, vision.image_size) for images in (visible, infrared)]
@@ -152,17 +152,18 @@ def objective(
     def wholes() -> tuple[Float[Array, "b d"], Float[Array, "b d"], Float[Array, "b d"]]:
         # One batch per size of image: whole crops are resized inside the tower, patches are cut at its size.
         of_fused = embed(fused)
-        of_visible, of_infrared = jnp.split(jax.lax.stop_gradient(embed(jnp.concatenate([visible, infrared]))), 2)
-        return of_fused, of_visible, of_infrared
+        # Both sources of a sample are neighbours, so that none moves to another device.
+        sources = jnp.stack([visible, infrared], 1).reshape(-1, *visible.shape[1:])
+        of_sources = jax.lax.stop_gradient(embed(sources)).reshape(len(visible), 2, -1)
+        return of_fused, of_sources[:, 0], of_sources[:, 1]
 
-    def patches() -> tuple[Float[Array, "n d"], Float[Array, " n"] | Bool[Array, " n"]]:
+    def patches() -> tuple[Float[Array, "b p d"], Float[Array, "b p"] | Bool[Array, "b p"]]:
         chosen = windows
         counts = valid = _by_chunks(informative_patches, windows, recipe.clip_chunk)
         watched["selected"] = valid.mean()
         if recipe.select_first:
             chosen, counts = first_valid(windows, valid, recipe.select_first)
-        embeddings = _by_chunks(embed_patches, chosen, recipe.clip_chunk)
-        return embeddings.swapaxes(0, 1).reshape(-1, vision.embedding), counts.T.reshape(-1)
+        return _by_chunks(embed_patches, chosen, recipe.clip_chunk), counts
 
     def perceptual() -> Float[Array, ""]:
         if frozen.vgg is None:

@@ -1,20 +1,27 @@
 """Random affine views of images, in one bilinear resampling, on the device."""
 
 from functools import partial
+from math import radians, sin, tan
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from langfuse_jax.training.augmentation.tiles import sample_in_tiles
+
+DEGREES, SHEAR = 5.0, 5.0  # the most that a view is turned and slanted, either way
+# What a step along the output's rows and along its columns moves in y, then in x, at most; see `random_affine`.
+SLOPES = (1.0, sin(radians(DEGREES)), tan(radians(SHEAR)) + sin(radians(DEGREES)), 1.01)
 
 
 def random_affine(
     key: PRNGKeyArray,
     count: int,
     *,
-    degrees: float = 5.0,
+    degrees: float = DEGREES,
     translate_y: float = 0.1,
     scale: tuple[float, float] = (1.0, 1.5),
-    shear: float = 5.0,
+    shear: float = SHEAR,
 ) -> Float[Array, "n 2 3"]:
     """Matrices from output to input coordinates, (y, x) from -1/2 to 1/2 across the side, for `count` random views.
 
@@ -52,10 +59,10 @@ def sample_views(
 
     Args:
         image: (h, w, c).
-        matrices: from `random_affine`.
+        matrices: from `random_affine`, of no more than its default turn, slant and width of view.
         size: pixels a side of the output.
         centre: (n, 2) centres (y, x) of the windows in pixels; pixel i covers [i, i + 1).
-        side: length of the windows in pixels.
+        side: length of the windows in pixels, at most that of the image.
 
     >>> image, upright, middle = jnp.arange(16.0).reshape(4, 4, 1), jnp.eye(2, 3)[None], jnp.array([[2.0, 2.0]])
     >>> views = jax.jit(sample_views, static_argnames="size")(image, upright, size=2, centre=middle, side=2.0)
@@ -69,9 +76,19 @@ def sample_views(
     inside = jnp.all(jnp.abs(within) <= 0.5, axis=1)
     y, x = jnp.moveaxis(centre[:, :, None, None] + side * within - 0.5, 1, 0)
     y, x = jnp.clip(y, 0, h - 1), jnp.clip(x, 0, w - 1)
+    in_tiles = partial(sample_in_tiles, step=max(h, w) / size, slopes=SLOPES)
+    views = jax.lax.platform_dependent(image, y, x, tpu=in_tiles, default=_gather)
+    return views * inside[..., None]
+
+
+def _gather(
+    image: Float[Array, "h w c"], y: Float[Array, "n size size"], x: Float[Array, "n size size"]
+) -> Float[Array, "n size size c"]:
+    """The image at (y, x), bilinear: four pixels for each sample."""
+    h, w = image.shape[:2]
     top, left = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
     down, right = (y - top)[..., None], (x - left)[..., None]
     bottom, beside = jnp.minimum(top + 1, h - 1), jnp.minimum(left + 1, w - 1)
     upper = image[top, left] * (1 - right) + image[top, beside] * right
     lower = image[bottom, left] * (1 - right) + image[bottom, beside] * right
-    return (upper * (1 - down) + lower * down) * inside[..., None]
+    return upper * (1 - down) + lower * down
