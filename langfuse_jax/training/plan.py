@@ -56,7 +56,7 @@ class Plan(NamedTuple):
         hbm_traffic: those of them that are in HBM; the others stay in the chip's own memory.
         argument_bytes: parameters, optimizer, what is frozen, and the batch.
         temp_bytes: what is computed on the way.
-        peak_bytes: all of it at the worst moment.
+        peak_bytes: all that is allocated.
         hbm_bytes: memory of a chip; None for CPUs.
         fits: whether the peak does; None for CPUs.
         compile_seconds: here.
@@ -96,7 +96,8 @@ class TooLarge(UserError):
 def plan_training(config: ConfigDict, topology: Topology) -> Plan:
     """The step that `train` would run with `config` on these devices, compiled from shapes alone.
 
-    No weights and no data are read: the architecture of the CLIP is that of its name or folder, VGG19's is known.
+    No weights and no data are read: the architecture of the CLIP is that of its name or folder, VGG19's is known. All
+    parameters count as trained, also those that a lossless start would leave alone.
     Raises UserError for what `train` would refuse, and TooLarge where the compiler itself runs out of memory.
 
     Example::
@@ -183,8 +184,9 @@ def describe(compiled: Any, topology: Topology, flops: float, seconds: float) ->
     """What a program that was compiled for `topology`, in so many seconds, takes; its FLOPs are given."""
     memory, text = compiled.memory_analysis(), compiled.as_text()
     found, moved = collectives(text), bytes_accessed(text, on_chip=False)
-    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    peak = int(getattr(memory, "peak_memory_in_bytes", 0)) or whole - memory.alias_size_in_bytes
+    # XLA's own peak leaves out what its heap cannot use; what is allocated is the larger.
+    allocated = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    peak = max(int(getattr(memory, "peak_memory_in_bytes", 0)), allocated - memory.alias_size_in_bytes)
     chip, fits, bound, mfu = topology.chip, None, None, None
     if chip is not None:
         fits = bool(peak <= (1 - _RESERVED) * chip.hbm_bytes)
