@@ -117,7 +117,7 @@ def _tpu_gradients(x: Input, kernel: Kernel, g: Output, *, stride: int, padding:
 def _space_to_depth(x: Input, kernel: Kernel) -> Output:
     """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and an even kernel has half its size."""
     size, _, c, d = kernel.shape
-    b = len(x)
+    b = x.shape[0]  # a symbol in an export, as the sides are
     h, w = ((n - size) // 2 + size // 2 for n in x.shape[1:3])
     x = x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * c)
     kernel = kernel.reshape(size // 2, 2, size // 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5)
