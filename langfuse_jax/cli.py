@@ -11,7 +11,7 @@ from importlib import import_module
 
 from langfuse_jax._version import __version__
 from langfuse_jax.errors import Preempted, UserError, one_line
-from langfuse_jax.runtime.process import INTERRUPTED, ended_by_sigterm, mend_streams
+from langfuse_jax.runtime.process import INTERRUPTED, ended_by_sigterm, mend_streams, quiet_libtpu
 
 # Of each sub-command, what it is for; its module is imported when it is called.
 _COMMANDS = {
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     # Warnings of the runtime's C++ side would bury the one line a user needs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_libtpu()
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch: none is needed
     try:
         # Training runs and the page have an end of their own for it.

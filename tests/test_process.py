@@ -11,6 +11,7 @@ import pytest
 from langfuse_jax.cli import _joined, main
 from langfuse_jax.errors import one_line
 from langfuse_jax.images.files import write_png
+from langfuse_jax.runtime import process
 from langfuse_jax.runtime.atomic import atomic_write
 
 _MAIN = [sys.executable, "-m", "langfuse_jax"]
@@ -25,6 +26,15 @@ def evaluate(tmp_path):
             write_png(tmp_path / role / f"{name}.png", rng.random((32, 32)))
     folders = {"visible": "vi", "infrared": "ir", "fused": "fused"}
     return ["evaluate", *(f"--{flag}={tmp_path / name}" for flag, name in folders.items()), "--metrics=SD"]
+
+
+def test_libtpu_keeps_what_it_is_given_and_hears_of_no_chips(monkeypatch):
+    monkeypatch.setattr(process, "_GOOGLE", "no maker")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "mine")
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "")
+    monkeypatch.delenv("TPU_ACCELERATOR_TYPE")
+    process.quiet_libtpu()
+    assert os.environ["TPU_WORKER_HOSTNAMES"] == "mine" and os.environ["TPU_ACCELERATOR_TYPE"]
 
 
 @pytest.mark.parametrize("redirection", ["> /dev/full", "| true", "1>&-", "2>&-", "1>&- 2>&- 0<&-"])

@@ -91,8 +91,6 @@ def prepare(name: str) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
         return
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    # Any will do: without them libtpu looks for the machine's own chips, and reports at length that there are none.
-    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
 
 
