@@ -126,8 +126,11 @@ def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh, shardings
     """
     everywhere, blocks = replicated(mesh), NamedSharding(mesh, PartitionSpec(AXIS))
     if mode == "jit":
-        kept = everywhere if shardings is None else shardings
-        return jax.jit(make(), in_shardings=(kept, blocks, everywhere, everywhere), out_shardings=(kept, everywhere))
+        kept, step = everywhere, make
+        if shardings is not None:
+            # Else the compiler divides what computes the gradient too, and passes pieces of it round.
+            kept, step = shardings, partial(make, mean=partial(jax.lax.with_sharding_constraint, shardings=everywhere))
+        return jax.jit(step(), in_shardings=(kept, blocks, everywhere, everywhere), out_shardings=(kept, everywhere))
     if mode != "pmap":
         raise UserError(f"config.parallel.mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
     step = make(mean=partial(jax.lax.pmean, axis_name=AXIS))
