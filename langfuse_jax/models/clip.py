@@ -17,9 +17,9 @@ from transformers import CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from langfuse_jax.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 BLOCKS = "blocks"  # what `stack_blocks` calls them
 _SHARES = "attention"  # how much each token takes from each, by the name that gradients keep it under
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
@@ -127,8 +127,7 @@ class VisionTower(nn.Module):
         tokens += self.param("position_embedding", nn.initializers.normal(0.02), (side * side + 1, self.width))
         tokens = nn.LayerNorm(self.epsilon, name="pre_norm")(tokens).astype(self.dtype)
         make = partial(
-            self._block(),
-            *(self.heads, self.hidden, self.activation, self.epsilon, False, self.dtype),
+            self._block(), self.heads, self.hidden, self.activation, self.epsilon, causal=False, dtype=self.dtype
         )
         if self.stacked:
             loop = nn.scan(_step, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers)

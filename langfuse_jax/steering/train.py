@@ -30,7 +30,7 @@ from langfuse_jax.training.configs import (
     check_texts,
     texts,
 )
-from langfuse_jax.training.fusion import embed_prompts
+from langfuse_jax.training.fusion import clip_dtype, embed_prompts
 from langfuse_jax.training.objective import Frozen
 from langfuse_jax.training.outcome import Outcome
 from langfuse_jax.training.parallel import check_division, check_parallel, data_mesh, on_host
@@ -64,7 +64,7 @@ def train_steered(
     check_division(config.batch_size, 1)
     pairs = training_scenes(config)
     clip = Clip.load(config.clip or None)
-    dtype = config.clip_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    dtype = clip_dtype(config)
     sentences = embed_prompts(config, clip)
     if config.loss.guide and sentences.prompts["goal"] != (GOAL,):
         raise UserError(

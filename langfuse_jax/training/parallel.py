@@ -29,9 +29,9 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(devices or jax.devices()), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def check_division(batch_size: int, accumulate: int) -> None:
-    """Raises UserError unless the batch goes into parts, and each part onto all devices, without a rest."""
-    devices = jax.device_count()
+def check_division(batch_size: int, accumulate: int, devices: int | None = None) -> None:
+    """Raises UserError unless the batch goes into parts, and each part onto all `devices` (JAX's), without a rest."""
+    devices = jax.device_count() if devices is None else devices
     if accumulate < 1:
         raise UserError(
             f"config.memory.accumulate: {accumulate} is no number of parts; use 1 for the whole batch at once"

@@ -31,7 +31,7 @@ from langfuse_jax.training.fusion import (
 )
 from langfuse_jax.training.hlo import Collective, bytes_accessed, collectives
 from langfuse_jax.training.objective import Frozen
-from langfuse_jax.training.parallel import compile_step, data_mesh, divided_optimizer
+from langfuse_jax.training.parallel import check_division, compile_step, data_mesh, divided_optimizer
 from langfuse_jax.training.speed import PEAK_TFLOPS
 from langfuse_jax.training.step import init_state
 
@@ -109,11 +109,7 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
     if config.parallel.mode != "jit":
         raise UserError(f"config.parallel.mode: {config.parallel.mode!r} cannot be planned; use 'jit'")
     count = len(topology.devices)
-    if config.batch_size % (count * config.memory.accumulate):
-        raise UserError(
-            f"config.batch_size: {config.batch_size} in {config.memory.accumulate} parts does not divide over {count} "
-            f"devices; use a multiple of {count * config.memory.accumulate}"
-        )
+    check_division(config.batch_size, config.memory.accumulate, count)
     dtype, stacked = clip_dtype(config, topology.platform), runs_stacked(topology.platform)
     vision = vision_tower(config.clip).clone(dtype=dtype)
     frozen, counted = (_frozen(vision, dtype, stacked=s, vgg=bool(config.vgg)) for s in (stacked, False))
