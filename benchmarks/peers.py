@@ -26,7 +26,7 @@ def add_arguments(parser):
 def choose(device):
     """Makes a device JAX's, by default the one that it finds, and gives PyTorch's name for it."""
     if device:
-        jax.config.update("jax_platforms", device)
+        jax.config.update("jax_platforms", "cuda,cpu" if device == "cuda" else device)
     try:
         found = "cuda" if jax.default_backend() == "gpu" else "cpu"
     except (RuntimeError, AssertionError):  # JAX asserts that it has found one
@@ -85,4 +85,4 @@ def interleaved(functions, rounds):
 def utilisation(flops, seconds):
     """The share of one device's peak, of the makers' data sheets, as a table shows it."""
     peak = peak_flops()
-    return f"{100 * flops * jax.device_count() / seconds / peak:.1f}%" if peak else "unknown"
+    return f"{100 * flops * jax.device_count() / seconds / peak:.1f}%" if flops and peak else "unknown"

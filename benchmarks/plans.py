@@ -41,6 +41,7 @@ def plan_fusing(model):
     from langfuse_jax import Fuser
     from langfuse_jax.models.steered import SteeredNet
     from langfuse_jax.training.plan import describe
+    from langfuse_jax.training.speed import count_flops
 
     topology, fuser = find_topology("v5e:2x2"), Fuser.load(model=model)
     topology = topology._replace(devices=topology.devices[:1])
@@ -54,7 +55,8 @@ def plan_fusing(model):
     lowered = traced.lower(lowering_platforms=("tpu",))
     start = time.perf_counter()
     compiled = lowered.compile()
-    return describe(compiled, topology, lowered.cost_analysis()["flops"], time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return describe(compiled, topology, count_flops(net.apply, *arguments, platform="tpu"), seconds)
 
 
 def row(name, plan):

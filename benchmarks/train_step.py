@@ -3,12 +3,12 @@
 ViT-B/32 and VGG19 with random weights, 224-pixel crops; on a CPU batch 1 and 8 patches in float32. Both do the same
 work: augmentation, fusion, patches with their entropy filter, embeddings, VGG19 features, the four terms, the gradient
 of the fusion network alone, Adam. --dtype bfloat16 is that of our CLIP and VGG19, as `langfuse-jax train` has it on a
-GPU, and autocast for all of PyTorch's step (--compile: torch.compile too). PyTorch keeps its frozen parts without
-parameter gradients and its images channels last. The two take turns, and with them our step with `select_first`;
-medians are printed, for each --batch. Utilisation (MFU) is the FLOPs of our loss and gradient, by XLA's count, of the
-device's peak in bfloat16, for both. Needs torch. `--memory --batch 16
---patches 32` compiles our step, runs nothing and prints the temporary memory that it needs; `--difference DATA
---patches 32` compares the gradients of `select_first` with those of all patches. On a GPU:
+GPU, with the network in float32 and in bfloat16 (`config.network_dtype`), and autocast for all of PyTorch's step
+(--compile: torch.compile too). PyTorch keeps its frozen parts without parameter gradients and its images channels last.
+The two take turns, and with them our step with `select_first`; medians are printed, for each --batch. Utilisation (MFU)
+is the FLOPs of our loss and gradient, by XLA's count, of the device's peak in bfloat16, for both. Needs torch.
+`--memory --batch 16 --patches 32` compiles our step, runs nothing and prints the temporary memory that it needs;
+`--difference DATA --patches 32` compares the gradients of `select_first` with those of all patches. On a GPU:
 
     python benchmarks/train_step.py --device cuda --dtype bfloat16 --compile --batch 1 2 4 8 16 --patches 32 --rounds 20
 """
@@ -46,7 +46,7 @@ CROP = 224
 VGG_LAYERS = (64, 64, "M", 128, "keep", 128, "M", 256, "keep", 256, 256, 256, "M", 512, 512, "keep")
 
 
-def our_loss(batch_size, recipe, dtype="float32"):
+def our_loss(batch_size, recipe, dtype="float32", network_dtype="float32"):
     """The loss and the shapes of what it takes: parameters, batch and frozen parts."""
     vision, _ = towers(CLIPConfig(vision_config=dict(patch_size=32), projection_dim=512), dtype=dtype)
     image = jax.ShapeDtypeStruct((1, CROP, CROP, 3), jnp.float32)
@@ -57,13 +57,13 @@ def our_loss(batch_size, recipe, dtype="float32"):
     params = jax.eval_shape(lambda: load_fusion(WEIGHTS)[0])
     crops = jax.ShapeDtypeStruct((batch_size, CROP, CROP, 1), jnp.float32)
     batch = {"visible": crops, "infrared": crops, "place": jax.ShapeDtypeStruct((batch_size,), jnp.int32)}
-    loss = partial(fusion_loss, net=FusionNet(), vision=vision, recipe=recipe)
+    loss = partial(fusion_loss, net=FusionNet(network_dtype), vision=vision, recipe=recipe)
     return loss, (params, batch, Frozen(clip, words, vgg))
 
 
-def our_program(batch_size, recipe, dtype="float32", accumulate=1):
+def our_program(batch_size, recipe, dtype="float32", network_dtype="float32", accumulate=1):
     """The compiled step and the shapes of its arguments: nothing is drawn or run."""
-    loss, (params, batch, frozen) = our_loss(batch_size, recipe, dtype)
+    loss, (params, batch, frozen) = our_loss(batch_size, recipe, dtype, network_dtype)
     optimizer = optax.adam(5e-4)
     state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
     arguments = (state, batch, jax.random.key(1), frozen)
@@ -76,9 +76,9 @@ def memory(program):
     return program.memory_analysis().temp_size_in_bytes / 2**30
 
 
-def our_step(batch, recipe, dtype):
+def our_step(batch, recipe, dtype, network_dtype="float32"):
     """A function that runs one step, and the program's temporary memory in GiB."""
-    program, (state, _, key, frozen) = our_program(len(batch["visible"]), recipe, dtype)
+    program, (state, _, key, frozen) = our_program(len(batch["visible"]), recipe, dtype, network_dtype)
     rng = np.random.default_rng(0)
     frozen = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape), leaf.dtype), frozen)
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
@@ -86,10 +86,15 @@ def our_step(batch, recipe, dtype):
     return lambda: float(program(state, batch, key, frozen)[1]["loss"]), memory(program)
 
 
-def random_maps(count):
+def random_maps(count, device):
     """Affine maps as those of langfuse_jax.training.augmentation.affine."""
-    angle, slant = (torch.deg2rad(10 * torch.rand(count) - 5) for _ in range(2))
-    scale, shift = 1 + 0.5 * torch.rand(count), 0.4 * torch.rand(count) - 0.2
+    angle, slant, scale, shift = torch.rand(4, count, device=device)
+    angle, slant, scale, shift = (
+        torch.deg2rad(10 * angle - 5),
+        torch.deg2rad(10 * slant - 5),
+        1 + 0.5 * scale,
+        0.4 * shift - 0.2,
+    )
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = [torch.stack([cos, -sin + cos * slant.tan(), 0 * shift], 1), torch.stack([sin, cos, shift], 1)]
     return torch.stack(rows, 1)
@@ -109,18 +114,17 @@ def vgg_features(convs, images):
 
 def torch_step(batch, patches, device, args):
     """A function that runs one step."""
-    torch.set_default_device(device)
     network = torch_fusion.load(WEIGHTS / TENSORS).to(device).train()
-    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512)).eval()
+    clip = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, projection_dim=512)).to(device).eval()
     widths = [layer for layer in VGG_LAYERS if isinstance(layer, int)]
     vgg = torch.nn.Sequential(
         *(torch.nn.Conv2d(c, d, 3, padding=1) for c, d in zip([3, *widths], widths, strict=False))
-    ).to(memory_format=torch.channels_last)
+    ).to(device, memory_format=torch.channels_last)
     for frozen in (clip, vgg):
         frozen.requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
-    texts = functional.normalize(torch.randn(3, 512), dim=1)
-    mean, std = (torch.tensor(value).reshape(3, 1, 1) for value in (MEAN, STD))
+    texts = functional.normalize(torch.randn(3, 512, device=device), dim=1)
+    mean, std = (torch.tensor(value, device=device).reshape(3, 1, 1) for value in (MEAN, STD))
     sources = [
         torch.from_numpy(batch[role]).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last)
         for role in ("visible", "infrared")
@@ -134,16 +138,17 @@ def torch_step(batch, patches, device, args):
         return (1 - functional.cosine_similarity(a, b, dim=-1)) / 2
 
     def sample(images, maps):
-        grid = functional.affine_grid(maps, (len(maps), 1, CROP, CROP), align_corners=False)
-        return functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
+        with torch.autocast(device, enabled=False):  # in half precision places would be off by pixels
+            grid = functional.affine_grid(maps, (len(maps), 1, CROP, CROP), align_corners=False)
+            return functional.grid_sample(images.float(), grid, "bilinear", "zeros", align_corners=False)
 
     def windows(images, maps):
-        shown = [sample(images.float(), one.expand(count, -1, -1)) for one in maps]
-        return torch.cat(shown)
+        return sample(images.repeat(len(maps), 1, 1, 1), maps.repeat_interleave(count, 0))
 
     def entropies(images):
         bins = (images.flatten(1) * 256).long().clamp(0, 255)
-        counts = torch.zeros(len(images), 256).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32))
+        counts = torch.zeros(len(images), 256, device=device)
+        counts = counts.scatter_add(1, bins, torch.ones_like(bins, dtype=torch.float32))
         share = counts / counts.sum(1, keepdim=True)
         return -(share * share.clamp_min(1e-12).log2()).sum(1)
 
@@ -152,12 +157,12 @@ def torch_step(batch, patches, device, args):
 
     def objective():
         with torch.no_grad():
-            maps = random_maps(count)
+            maps = random_maps(count, device)
             visible, infrared = (sample(image, maps) for image in sources)
-            side = 0.5 + 0.3 * torch.rand(())
-            places = random_maps(patches)
-            places[:, :, :2] *= side
-            places[:, :, 2] += (1 - side) * (2 * torch.rand(patches, 2) - 1)
+            side = 0.5 + 0.3 * torch.rand((), device=device)
+            places = random_maps(patches, device)
+            centre = (1 - side) * (2 * torch.rand(patches, 2, 1, device=device) - 1)
+            places = torch.cat([places[:, :, :2] * side, places[:, :, 2:] + centre], 2)
             selected = (entropies(windows(visible, places)) > 6) & (entropies(windows(infrared, places)) > 6)
             e_visible, e_infrared = embed(torch.cat([visible, infrared])).chunk(2)
             targets = [
@@ -242,18 +247,19 @@ def print_steps(batch_size, device, args):
     loss, shapes = our_loss(batch_size, recipe, args.dtype)
     flops = gradient_flops(loss, *shapes)
     first = args.patches // 2
-    (ours, memory), (selecting, less) = (
-        our_step(batch, chosen, args.dtype) for chosen in (recipe, recipe._replace(select_first=first))
-    )
-    steps = {
-        f"ours ({memory:.2f} GiB of temporary memory)": ours,
-        f"ours, select_first {first} ({less:.2f} GiB)": selecting,
-        "PyTorch": theirs,
-    }
+    chosen = {"ours": (recipe, "float32")}
+    if args.dtype != "float32":
+        chosen[f"ours, network in {args.dtype}"] = (recipe, args.dtype)
+    chosen[f"ours, select_first {first}"] = (recipe._replace(select_first=first), args.dtype)
+    steps = {}
+    for name, (wanted, network_dtype) in chosen.items():
+        step, memory = our_step(batch, wanted, args.dtype, network_dtype)
+        steps[f"{name} ({memory:.2f} GiB of temporary memory)"] = step
+    steps["PyTorch"] = theirs
     times = peers.interleaved(list(steps.values()), args.rounds)
     for name, measured in zip(steps, times, strict=True):
         (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
-        share = "less work" if name.startswith("ours, select") else peers.utilisation(flops, measured[0])
+        share = "less work" if "select_first" in name else peers.utilisation(flops, measured[0])
         row = f"| {batch_size} | {name} | {wall:.0f} | {cpu:.0f} | {1 / measured[0]:.3g} | {share} |"
         print(f"{row} {ratio[0]:.2f} / {ratio[1]:.2f} |", flush=True)
 

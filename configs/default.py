@@ -25,8 +25,11 @@ def get_config():
     c.network = "ldfusion"  # the published one; "steered" has a config of its own, words
     c.clip = ""  # folder or hub id; empty: the compact CLIP of the package
     # What the frozen CLIP and VGG19 are kept and compute in, "float32" or "bfloat16"; empty: float32 on CPUs, else
-    # bfloat16. The fusion network and the optimizer are float32.
+    # bfloat16.
     c.clip_dtype = ""
+    # What the fusion network's convolutions compute in, "float32" or "bfloat16"; its parameters, norms' statistics and
+    # the optimizer are float32.
+    c.network_dtype = "float32"
     c.text = ""  # file made by `langfuse-jax embed`; empty: the prompts below
     # A plain string counts as one sentence.
     c.prompts = ConfigDict({"visible": (VISIBLE,), "infrared": (INFRARED,), "goal": (GOAL,)}, type_safe=False)

@@ -20,7 +20,7 @@ from langfuse_jax.training import objective
 from langfuse_jax.training.augmentation.fade import fade
 from langfuse_jax.training.augmentation.windows import Windows, first_valid, random_windows
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.speed import Speed, peak_flops
+from langfuse_jax.training.speed import Speed, gradient_flops, peak_flops
 from langfuse_jax.training.step import (
     init_state,
     make_gradient,
@@ -195,6 +195,36 @@ def test_speed_counts_samples_and_waiting(monkeypatch):
     next(speed.waiting(iter([None])))
     values = speed.read()
     assert values["samples_per_second"] == 2.0 and values["input_wait"] == 0.25 and values["mfu"] == 0.5
+
+
+def test_flops_are_counted_by_the_cpu_whatever_the_platform(monkeypatch):
+    """Backends of accelerators do not count: without a CPU beside them there is no number, and no error."""
+    square = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+
+    def loss(params, batch, key, frozen):
+        return (params @ batch["visible"]).sum(), {}
+
+    arguments = square, {"visible": square}, None
+    # The product and the one of its gradient, 2 * 16^3 each, and little beside them; the forward one is not needed.
+    assert 2 * 16**3 <= gradient_flops(loss, *arguments, platform="cuda") < 5 * 16**3
+    kinds = []
+    plain = jax.stages.Lowered.cost_analysis
+
+    def cost_analysis(lowered):
+        kinds.append(lowered._lowering.compile_args["backend"].platform)
+        return plain(lowered)
+
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", cost_analysis)
+    gradient_flops(loss, *arguments)
+    assert kinds == ["cpu"]
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda lowered: None)
+    assert gradient_flops(loss, *arguments) is None
+
+    def no_cpu(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    assert gradient_flops(loss, *arguments) is None
 
 
 def test_a_cpu_has_no_known_peak():

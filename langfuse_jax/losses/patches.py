@@ -24,12 +24,12 @@ def patch_entropy(images: Float[Array, "b h w 1"]) -> Float[Array, " b"]:
     values = images.reshape(b, -1)
     bins = jnp.clip(jnp.floor(values * BINS), 0, BINS - 1).astype(jnp.int32)
     inside = (values >= 0) & (values <= 1)
-    counts = jax.lax.platform_dependent(bins, inside, tpu=count_by_products, default=_count)
+    counts = jax.lax.platform_dependent(bins, inside, tpu=count_by_products, default=count_by_scatter)
     p = counts / jnp.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     return -jnp.sum(p * jnp.log2(jnp.where(p > 0, p, 1.0)), axis=1)
 
 
-def _count(bins: Int[Array, "b n"], inside: Bool[Array, "b n"]) -> Float[Array, "b 256"]:
+def count_by_scatter(bins: Int[Array, "b n"], inside: Bool[Array, "b n"]) -> Float[Array, "b 256"]:
     """How many values `inside` are in each bin; image by image, so that those of other devices have no part in it."""
     return jax.vmap(lambda bins, inside: jnp.zeros(BINS).at[bins].add(inside))(bins, inside.astype(jnp.float32))
 

@@ -102,7 +102,7 @@ def train_fusion(
     warmup = min(config.optimizer.warmup_steps or epoch, steps // 10)
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
-    net, mesh = FusionNet(looped=stacked), data_mesh()
+    net, mesh = FusionNet(config.network_dtype, looped=stacked), data_mesh()
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     params = jax.device_get(_start(config, init_key, lossless_key))
     rates = _rates(config, params)
@@ -116,7 +116,7 @@ def train_fusion(
         steps=steps,
         state=state,
         key=step_key,
-        make_step=step_maker(config, make_loss(vision, recipe, rates), optimizer),
+        make_step=step_maker(config, make_loss(net, vision, recipe, rates), optimizer),
         rate=rate,
         data=data,
         mesh=mesh,
@@ -163,12 +163,9 @@ def frozen_tower(params: Mapping[str, Any], dtype: str, *, stacked: bool) -> PyT
     return stack_blocks(found) if stacked else found
 
 
-def make_loss(vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:
-    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient.
-
-    With a stacked tower the network is looped too.
-    """
-    loss = partial(fusion_loss, net=FusionNet(looped=vision.stacked), vision=vision, recipe=recipe)
+def make_loss(net: FusionNet, vision: VisionTower, recipe: Recipe, rates: PyTree | None = None) -> LossFn:
+    """What a training run minimises; parameters whose `rates` (see `_rates`) are 0 get no gradient."""
+    loss = partial(fusion_loss, net=net, vision=vision, recipe=recipe)
     return loss if rates is None else without_gradient_where_zero(loss, rates)
 
 
@@ -190,6 +187,7 @@ def check_config(config: ConfigDict) -> None:
         check_texts(config, name)
     check_fractions(config, "patches.fraction", (0.5, 0.8))
     check_choice(config, "clip_dtype", ("", "float32", "bfloat16"))
+    check_choice(config, "network_dtype", ("float32", "bfloat16"))
     check_choice(config, "init", ("normal", "lossless"))
     check_parallel(config)
     check_choice(config, "optimizer.trainable", ("auto", "all", "spare"))
@@ -289,7 +287,7 @@ def _speed(config: ConfigDict, params: PyTree, clip: Clip, frozen: Frozen, rates
         return Speed(config.batch_size)
     tower = jax.eval_shape(partial(in_compute_dtype, dtype=clip_dtype(config)), clip.params["vision"])
     flops = sample_flops(config, clip.vision, params, frozen._replace(clip=tower), rates)
-    return Speed(config.batch_size, config.batch_size * flops, peak)
+    return Speed(config.batch_size, flops and config.batch_size * flops, peak)
 
 
 def sample_flops(
@@ -299,11 +297,12 @@ def sample_flops(
     frozen: Frozen,
     rates: PyTree | None = None,
     platform: str | None = None,
-) -> float:
+) -> float | None:
     """FLOPs of the loss and its gradient for a sample; what is recomputed to save memory is not counted.
 
-    Shapes suffice for `params` and `frozen`, whose tower is not stacked.
+    Shapes suffice for `params` and `frozen`, whose tower is not stacked. None where they cannot be counted.
     """
     vision = vision.clone(dtype=clip_dtype(config, platform))
-    loss = make_loss(vision, make_recipe(config)._replace(clip_chunk=0, remat=False), rates)
+    recipe = make_recipe(config)._replace(clip_chunk=0, remat=False)
+    loss = make_loss(FusionNet(config.network_dtype), vision, recipe, rates)
     return gradient_flops(loss, params, batch_shapes(config, 1), frozen, platform)

@@ -118,7 +118,8 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
     state = jax.eval_shape(partial(init_state, optimizer=optimizer, average=config.optimizer.ema > 0), params)
     mesh = data_mesh(topology.devices)
     shardings = divided_optimizer(state, mesh) if config.parallel.shard_optimizer else None
-    loss = make_loss(vision.clone(stacked=stacked), make_recipe(config))
+    net = FusionNet(config.network_dtype, looped=stacked)
+    loss = make_loss(net, vision.clone(stacked=stacked), make_recipe(config))
     step = compile_step(step_maker(config, loss, optimizer), "jit", mesh, shardings)
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = time.perf_counter()
@@ -133,6 +134,8 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
         raise
     seconds = time.perf_counter() - start
     flops = sample_flops(config, vision, params, counted, platform=topology.platform)
+    if flops is None:
+        raise UserError("JAX_PLATFORMS: does not name cpu, which counts FLOPs; add it")
     return describe(compiled, topology, flops * config.batch_size / count, seconds)
 
 

@@ -1,7 +1,7 @@
 """How fast a training run is: samples a second, the fraction of time that waits for input, memory, FLOP utilisation."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -38,14 +38,28 @@ def peak_flops(tflops: float = 0.0) -> float | None:
 
 def gradient_flops(
     loss_fn: LossFn, params: PyTree, batch: PyTree, frozen: PyTree, platform: str | None = None
-) -> float:
-    """FLOPs that a loss and its gradient need for a batch, given by its arrays' shapes, by XLA's count.
+) -> float | None:
+    """FLOPs that a loss and its gradient need for a batch, given by its arrays' shapes, see `count_flops`."""
+    return count_flops(make_gradient(loss_fn), params, batch, jax.random.key(0), frozen, platform=platform)
 
-    The count is that of `platform`, by default JAX's. XLA counts the body of a loop once, so there should be none.
+
+def count_flops(function: Callable, *arguments: PyTree, platform: str | None = None) -> float | None:
+    """FLOPs of a call by XLA's count of the program for `platform`, by default JAX's; shapes suffice as arguments.
+
+    XLA counts the body of a loop once, so there should be none. None where JAX has no CPU backend: those of
+    accelerators do not count.
+
+    >>> count_flops(jnp.dot, *2 * [jax.ShapeDtypeStruct((8, 8), jnp.float32)])
+    1024.0
     """
-    traced = jax.jit(make_gradient(loss_fn)).trace(params, batch, jax.random.key(0), frozen)
+    try:
+        counter = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return None
+    shapes = jax.eval_shape(lambda *arguments: arguments, *arguments)
+    traced = jax.jit(function, in_shardings=counter).trace(*shapes)
     cost: Any = traced.lower(lowering_platforms=(platform or jax.default_backend(),)).cost_analysis()
-    return cost["flops"]
+    return cost["flops"] if cost else None
 
 
 class Speed:
