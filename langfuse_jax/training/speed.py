@@ -49,6 +49,7 @@ def count_flops(function: Callable, *arguments: PyTree, platform: str | None = N
     XLA counts the body of a loop once, so there should be none. None where JAX has no CPU backend: those of
     accelerators do not count.
 
+    >>> import jax.numpy as jnp
     >>> count_flops(jnp.dot, *2 * [jax.ShapeDtypeStruct((8, 8), jnp.float32)])
     1024.0
     """
