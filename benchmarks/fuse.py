@@ -2,10 +2,10 @@
 
 Both run on the device that JAX finds, or on --device. First the network, compiled, at some --sizes, each with some
 --batch, plain and on a canvas; --dtype bfloat16 is that of our convolutions, and autocast for PyTorch, whose images are
-channels last (--compile: torch.compile too). With `--data-root DATA` then
-60 ragged pairs of DATA/roadscene as whole processes, from the start of Python to the last PNG: `langfuse-jax fuse` with
-an empty and with a filled compilation cache, and benchmarks/torch_fusion.py. The two take turns; medians are printed,
-since other work on the machine hits both alike. Needs torch; `--rounds N` repeats. On a GPU:
+channels last (--compile: torch.compile too). With `--data-root DATA` then 40 ragged pairs of DATA/roadscene as whole
+processes, from the start of Python to the last PNG: `langfuse-jax fuse --model ldfusion` with an empty and with a
+filled compilation cache, and benchmarks/torch_fusion.py. The two take turns; medians are printed, since other work on
+the machine hits both alike. Needs torch; `--rounds N` repeats. On a GPU:
 
     python benchmarks/fuse.py --device cuda --dtype bfloat16 --compile --sizes 480x640 1080x1920 --batch 1 16
 """
@@ -40,7 +40,7 @@ def latency(size, batch, device, args):
     pair = np.random.default_rng(0).random((2, batch, h, w, 1), np.float32)
     ours = [jnp.asarray(image) for image in pair]
     sizes = jnp.tile(jnp.array([[h - 5, w - 9]], jnp.int32), (batch, 1))
-    net = FusionNet(args.dtype)
+    net = FusionNet(args.dtype, looped=True)
     plain = jax.jit(net.apply).lower(params, *ours).compile()
     ragged = jax.jit(net.apply).lower(params, *ours, sizes).compile()
     small = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS.with_name("steered"))[0])
@@ -101,7 +101,7 @@ def folder_times(data, count, rounds):
             for path in sorted((data / "roadscene" / role).iterdir())[:count]:
                 (scratch / role / path.name).symlink_to(path.resolve())
             inputs += [f"--{role}", str(scratch / role)]
-        ours = [sys.executable, "-m", "langfuse_jax", "fuse", *inputs]
+        ours = [sys.executable, "-m", "langfuse_jax", "fuse", "--model", "ldfusion", *inputs]
         theirs = [sys.executable, str(ROOT / "benchmarks" / "torch_fusion.py"), *inputs]
         for turn in range(rounds):
             cache = str(scratch / f"cache{turn}")
@@ -125,7 +125,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     peers.add_arguments(parser)
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--sizes", nargs="+", metavar="HxW", default=["480x640", "768x1024"])
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=7)

@@ -20,6 +20,7 @@ from langfuse_jax.images.canvas import Size, border_rule, extend, extended_size,
 from langfuse_jax.images.files import MIN_SIDE, rgb_to_ycbcr, to_unit, ycbcr_to_rgb
 from langfuse_jax.images.sheet import side_by_side
 from langfuse_jax.inference.tiles import canvas_side, fuse_tiles
+from langfuse_jax.inference.traces import COMPILER_OPTIONS, compile_traced
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.models.statistics import pair_statistics
 from langfuse_jax.models.steered import TILE_MULTIPLE, Coefficients, SteeredNet
@@ -316,7 +317,7 @@ class Fuser:
         image = jax.ShapeDtypeStruct((batch, *canvas, 1), np.float32)
         sizes = jax.ShapeDtypeStruct((batch, 2), np.int32)
         words = self._words()
-        return partial(_fuse.lower(self.net, self.params, words, image, image, sizes).compile(), self.params, words)
+        return partial(compile_traced(_fuse, self.net, self.params, words, image, image, sizes), self.params, words)
 
     @property
     def default_goal(self) -> Float32[np.ndarray, " d"]:
@@ -337,7 +338,7 @@ class Fuser:
         return (np.zeros(self.net.embedding, np.float32) if self.direction is None else self.direction)[None]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=COMPILER_OPTIONS)
 def _fuse(
     net: FusionNet | SteeredNet,
     params: dict,

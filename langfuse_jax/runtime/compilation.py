@@ -63,6 +63,17 @@ def keep_programs(choice: str | None = None) -> str | None:
     return str(folder)
 
 
+def programs_folder() -> Path | None:
+    """The folder of the cache where it is on.
+
+    >>> programs_folder() is None or programs_folder().is_absolute()
+    True
+    """
+    config: Any = jax.config  # whose values are attributes made at run time
+    folder = _folder()
+    return Path(folder) if folder and config.jax_enable_compilation_cache else None
+
+
 def _replace_damaged_entries() -> None:
     """Has an entry that cannot be read, as of a run that was killed while it wrote it, replaced without a word.
 

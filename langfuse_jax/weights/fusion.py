@@ -26,7 +26,7 @@ FORMAT, VERSION = "langfuse_jax.fusion", 1
 
 
 def network(params: Mapping) -> FusionNet | SteeredNet:
-    """The network that parameters are of, recognised by their names; LDFusion's where it is in doubt.
+    """The network that parameters are of, recognised by their names; LDFusion's, looped, where it is in doubt.
 
     >>> from langfuse_jax import Fuser
     >>> type(network(Fuser.load().params)).__name__
@@ -35,7 +35,7 @@ def network(params: Mapping) -> FusionNet | SteeredNet:
     tree = params.get("params", {})
     if "words_0" in tree:
         return SteeredNet(embedding=tree["words_0"]["kernel"].shape[0])
-    return FusionNet()
+    return FusionNet(looped=True)
 
 
 def require_ldfusion(params: Mapping, origin: str) -> None:
