@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from langfuse_jax.cli import main
-from langfuse_jax.data import prepared
+from langfuse_jax.data import build, prepared
 from langfuse_jax.data.pipeline import TrainingData
 from langfuse_jax.data.scenes import Scenes, list_scenes, read_scene
 from langfuse_jax.errors import UserError
+from langfuse_jax.runtime.bars import progress_bar
 
 
 def _draw(folder, names, *, seed=0, mode="RGB", size=(40, 48)):
@@ -107,6 +108,25 @@ def test_a_prepared_dataset_gives_the_batches_of_its_folder(source, tmp_path, ca
         np.testing.assert_array_equal(a["infrared"], b["infrared"])
     batches[1].close()
     assert "tensorflow" not in sys.modules
+
+
+def test_both_passes_over_the_pairs_show_a_bar(source, tmp_path, monkeypatch):
+    """Each pair moves each of them once."""
+    moved = {}
+
+    def recorded(total, *, unit, desc):
+        bar = progress_bar(total, unit=unit, desc=desc)
+        moved[desc] = [total, 0]
+
+        def update(count=1):
+            moved[desc][1] += count
+
+        bar.update = update
+        return bar
+
+    monkeypatch.setattr(build, "progress_bar", recorded)
+    assert _build("folder", source, tmp_path / "out") == 0
+    assert moved == {"checking": [3, 3], "writing": [3, 3]}
 
 
 def test_building_again_is_asked_for(source, tmp_path, capsys):

@@ -34,6 +34,15 @@ def test_the_remedy_is_one_that_helps(monkeypatch, net, free, batch, remedies):
     assert str(caught.value).endswith(remedies)
 
 
+def test_a_stream_takes_memory_for_two_small_batches_or_for_a_large_one():
+    net, (small, large) = FusionNet(), ((512, 512), (2048, 2048))
+    (one, streamed), (whole, alone) = (
+        [memory.memory_needed(net, size, waiting=waiting) for waiting in (0, 1)] for size in (small, large)
+    )
+    assert streamed - one == (600 + 56 + 20) * 512**2 and alone - whole == 20 * 2048**2
+    assert memory.memory_needed(net, small, 8, waiting=1) - memory.memory_needed(net, small, 8) == 20 * 512**2
+
+
 def test_enough_memory_is_enough(monkeypatch):
     monkeypatch.setattr(memory, "_free_memory", lambda: memory.memory_needed(SteeredNet(96), (4000, 6000)))
     memory.check_memory(SteeredNet(96), (4000, 6000))

@@ -142,6 +142,31 @@ def test_errors_of_reading_are_told_and_those_of_writing_end_it():
     assert len(begun) < 100
 
 
+@pytest.mark.parametrize(("side", "backend", "most"), [(64, "cpu", 2), (1032, "cpu", 1), (1032, "gpu", 2)])
+def test_two_small_batches_are_computed_at_once(monkeypatch, side, backend, most):
+    """A large one alone, on a CPU. Each waits for its company, where there is to be any."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    together, lock, running, seen = threading.Barrier(most), threading.Lock(), [0], []
+
+    class Meeting(Echo):
+        def program(self, canvas, batch):
+            def run(visible, infrared, sizes):
+                with lock:
+                    running[0] += 1
+                    seen.append(running[0])
+                together.wait(60)
+                with lock:
+                    running[0] -= 1
+                together.wait(60)
+                return visible
+
+            return run
+
+    pair = np.zeros((side, side), np.float32)
+    fused, _ = fuse(Meeting(), range(4), lambda job: (pair, None, pair), {(side, side): 4}, batch_size=1)
+    assert len(fused) == 4 and max(seen) == most
+
+
 def test_a_device_without_memory_is_a_users_error():
     class Small(Echo):
         def program(self, canvas, batch):

@@ -47,18 +47,21 @@ def build_dataset(
         raise UserError(f"--source {source}: {problem}. {builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS}")
     check_writable(place.parent)
     tfds.disable_progress_bar()
-    named = type(builder_class.__name__, (builder_class,), {"name": name}, skip_registration=True)
     # Built beside its place: a run that is killed leaves nothing that looks like a dataset, and the next clears it up.
     building = out / f".building_{name}"
     shutil.rmtree(building, ignore_errors=True)
     try:
-        builder = named(data_dir=building, file_format="array_record")
-        parts = builder.pairs(source)
-        _check_images([pair for pairs in parts.values() for pair in pairs])
+        parts = builder_class.pairs(source)
+        pairs = [pair for each in parts.values() for pair in each]
+        _check_images(pairs)
         make_folder(place.parent)
         config = tfds.download.DownloadConfig(manual_dir=source)
-        with redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_dir=building / "downloads", download_config=config)
+        with progress_bar(len(pairs), unit="pair", desc="writing") as progress:
+            values = {"name": name, "written": staticmethod(progress.update)}
+            named = type(builder_class.__name__, (builder_class,), values, skip_registration=True)
+            builder = named(data_dir=building, file_format="array_record")
+            with redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(download_dir=building / "downloads", download_config=config)
         shutil.rmtree(place, ignore_errors=True)
         os.replace(builder.data_dir, place)
     except OSError as error:

@@ -14,12 +14,12 @@ Job = TypeVar("Job")
 Item = TypeVar("Item")
 Output = TypeVar("Output")
 
-_QUEUED = 2  # batches on the device: one that runs, and one that waits so that the device need not
+_QUEUED = 3  # batches on the device: two that may run at once, and one that waits so that the device need not
 
 
 @dataclass(frozen=True)
 class Batch(Generic[Item, Output]):
-    """Items on one canvas and what its program makes of them, on the device before it is computed.
+    """Items on one canvas and what its program makes of them, which may have yet to be computed.
 
     A batch that is not full at the end is filled up by copies of its last item: `size` counts them, `items` has none.
     """
@@ -43,7 +43,7 @@ def ragged_batches(
 ) -> Generator[Batch[Item, Output], None, None]:
     """Batches of the items that `read` makes of each job: in the order of the jobs as long as they share a canvas.
 
-    There are at no time more in memory than about three batches of each canvas, and two jobs for each thread.
+    There are at no time more in memory than about four batches of each canvas, and two jobs for each thread.
 
     Args:
         jobs: taken as they are needed; there may be no end of them.

@@ -19,6 +19,7 @@ _ARRAY_BYTES = 56  # a pixel: both sources as they are decoded and as floats, th
 _WAITING_BYTES = 20  # of each pair in a queue
 _BASE = 500 * 2**20  # Python, JAX, and the programs themselves
 _ADVISED_TILE = 1024
+_SHARED_PIXELS = 2**20  # of a batch that another one is computed beside
 _GIB = 2**30
 _CGROUPS = (  # limit and use, of version 2 and of version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -26,12 +27,23 @@ _CGROUPS = (  # limit and use, of version 2 and of version 1
 )
 
 
+def batches_at_once(pixels: int) -> int:
+    """How many batches of so many pixels a stream has on the device.
+
+    One of them leaves cores of a CPU idle, and an accelerator between two. A large one takes a CPU's memory instead.
+
+    >>> batches_at_once(480 * 640)
+    2
+    """
+    return 1 if pixels > _SHARED_PIXELS and jax.default_backend() == "cpu" else 2
+
+
 def memory_needed(
     net: SteeredNet | FusionNet, size: Size, batch: int = 1, *, tile: int | None = None, waiting: int = 0
 ) -> int:
     """Bytes that fusing `batch` images of `size` at a time takes at most on a CPU, the process itself included.
 
-    `waiting` more pairs are read, or written, beside it.
+    `waiting` more pairs are read, or written, beside it; then there may be a second batch, see `batches_at_once`.
 
     >>> whole, tiled = (memory_needed(SteeredNet(96), (4000, 6000), tile=tile) for tile in (None, 1024))
     >>> tiled < 2 * 2**30 < whole
@@ -39,6 +51,8 @@ def memory_needed(
     """
     pixels = size[0] * size[1]
     computed = batch * pixels if tile is None else math.prod(canvas_of(size, tile))
+    if waiting:
+        batch, computed = (count * batches_at_once(batch * pixels) for count in (batch, computed))
     arrays = _ARRAY_BYTES * batch + _WAITING_BYTES * waiting
     return _BASE + arrays * pixels + _PROGRAM_BYTES[type(net)] * computed
 

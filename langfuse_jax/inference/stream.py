@@ -1,5 +1,6 @@
 """Fusing a stream of pairs: decoded and encoded in threads beside the device, a few canvases, bounded memory."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -9,14 +10,14 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float32
 
 from langfuse_jax.errors import UserError
 from langfuse_jax.images.canvas import Size, place
 from langfuse_jax.images.pairs import Sources
 from langfuse_jax.images.ragged import ragged_batches
 from langfuse_jax.inference.fuser import Fuser
-from langfuse_jax.inference.memory import device_errors
+from langfuse_jax.inference.memory import batches_at_once, device_errors
 from langfuse_jax.inference.tiles import canvas_of, tile_count
 from langfuse_jax.runtime.threads import pool
 
@@ -80,16 +81,16 @@ def fuse_stream(
 
     def program(
         canvas: Size, batch: int
-    ) -> Callable[[list[tuple[Job, Sources]]], Float[Array | np.ndarray, "b H W 1"]]:
+    ) -> Callable[[list[tuple[Job, Sources]]], Future[Float32[np.ndarray, "b H W 1"]]]:
         compiled = fuser.program(canvas, batch)
 
-        def run(items: list[tuple[Job, Sources]]) -> Float[Array | np.ndarray, "b H W 1"]:
+        def run(items: list[tuple[Job, Sources]]) -> Float32[np.ndarray, "b H W 1"]:
             visible = [fuser.extend(luma) for _, (luma, _, _) in items]
             infrared = [fuser.extend(image) for _, (_, _, image) in items]
             sizes = np.array([image.shape for image in visible], np.int32)
-            return compiled(place(visible, canvas), place(infrared, canvas), sizes)
+            return np.asarray(compiled(place(visible, canvas), place(infrared, canvas), sizes))
 
-        return run
+        return lambda items: computing.submit(run, items)
 
     batches = ragged_batches(
         jobs,
@@ -101,10 +102,16 @@ def fuse_stream(
         threads=threads,
         failed=failed,
     )
-    with pool(threads) as writers, device_errors(), closing(batches):
+    largest = max((math.prod(canvas) for canvas, count in canvases.items() if count), default=0)
+    with (
+        pool(threads) as writers,
+        pool(batches_at_once(largest * (batch_size or 1))) as computing,
+        device_errors(),
+        closing(batches),
+    ):
         writing: deque[Future[None]] = deque()
         for batch in batches:
-            fused = np.asarray(batch.output)
+            fused = batch.output.result()
             for (job, sources), image in zip(batch.items, fused, strict=False):  # the copies at the end have no item
                 if len(writing) > 2 * threads:
                     writing.popleft().result()

@@ -1,6 +1,6 @@
 """What the builders have in common: the files of each pair, as they are, in ArrayRecord."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     CITATION: str
     LICENCE: str
     MANUAL_DOWNLOAD_INSTRUCTIONS: str
+    written: Callable[[], object] = staticmethod(lambda: None)  # called after each pair
 
-    def pairs(self, source: Path) -> dict[str, list[Pair]]:
+    @classmethod
+    def pairs(cls, source: Path) -> dict[str, list[Pair]]:
         """The pairs of each part of the downloaded folder. Raises UserError; see `layouts.find_parts`."""
         return {part: paired(*folders) for part, folders in find_parts(source).items()}
 
@@ -54,3 +56,4 @@ class PairsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     def _generate_examples(self, pairs: list[Pair]) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, pair in enumerate(pairs):
             yield index, {"name": pair.stem, "visible": pair.visible, "infrared": pair.infrared}
+            self.written()

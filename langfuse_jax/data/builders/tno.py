@@ -25,7 +25,8 @@ class Tno(PairsBuilder):
         ", unpack it and give its folder, with Athena_images/ and others; its video sequences are skipped."
     )
 
-    def pairs(self, source: Path) -> dict[str, list[Pair]]:
+    @classmethod
+    def pairs(cls, source: Path) -> dict[str, list[Pair]]:
         """The pairs of two folders as of the other builders, or else those of the archive's scene folders.
 
         A scene folder holds one image whose name begins with VIS and one whose name begins with IR or LWIR, in any
