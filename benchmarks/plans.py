@@ -1,21 +1,23 @@
 """Tables of what training and fusing take on TPUs that are not here: `python benchmarks/plans.py [TOPOLOGY ...]`.
 
 Compiles the step of configs/tpu_pod.py, with ViT-B/32 and VGG19, at eight samples a chip, for each topology (by default
-a v5e of 16 and of 256 chips, a v5p, a v4 and a v6e), and with `--fusing` the networks of the package for 1080p, batch
-16, bfloat16, on one chip of a v5e. Requires libtpu (the extra [plan]); each row takes minutes. `--json FILE` keeps the
-plans.
+a v5e of 16 and of 256 chips, a v5p, a v4 and a v6e), and with `--fusing` the networks of the package for 1080p,
+bfloat16, on one chip of a v5e, for those batches of 16, 8, 4 and 1 that fit. Requires libtpu (the extra [plan]); each
+row of training takes minutes. `--json FILE` keeps the plans.
 """
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
+from langfuse_jax.errors import reason
 from langfuse_jax.runtime.topology import find_topology, prepare
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v5p:4x4x4", "v4:4x4x4", "v6e:4x4")
 SAMPLES = 8  # a chip
-FUSED = (16, 1080, 1920)
+FUSED = (1080, 1920)
 _GIB, _GB = 2**30, 1e9
 
 
@@ -33,8 +35,8 @@ def plan_step(name, overrides):
     return plan_training(load_config("tpu_pod", flags, command="train"), topology)
 
 
-def plan_fusing(model):
-    """The network of the package on one chip, from shapes alone."""
+def plan_fusing(model, batch):
+    """The network of the package on one chip, from shapes alone; None where it does not fit."""
     import jax
     import jax.numpy as jnp
 
@@ -46,15 +48,21 @@ def plan_fusing(model):
     topology, fuser = find_topology("v5e:2x2"), Fuser.load(model=model)
     topology = topology._replace(devices=topology.devices[:1])
     net = fuser.net.clone(dtype=jnp.bfloat16)
-    image = jax.ShapeDtypeStruct((*FUSED, 1), jnp.float32)
+    image = jax.ShapeDtypeStruct((batch, *FUSED, 1), jnp.float32)
     arguments = [jax.eval_shape(lambda: fuser.params), image, image]
     if isinstance(net, SteeredNet):
-        arguments += [None, None, jax.ShapeDtypeStruct((FUSED[0], 18), jnp.float32)]
+        arguments += [None, None, jax.ShapeDtypeStruct((batch, 18), jnp.float32)]
     chip = jax.sharding.SingleDeviceSharding(topology.devices[0])
     traced = jax.jit(net.apply, in_shardings=chip, out_shardings=chip).trace(*arguments)
     lowered = traced.lower(lowering_platforms=("tpu",))
     start = time.perf_counter()
-    compiled = lowered.compile()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"{model}, batch {batch}: does not fit ({reason(error)})", file=sys.stderr, flush=True)
+        return None
     seconds = time.perf_counter() - start
     return describe(compiled, topology, count_flops(net.apply, *arguments, platform="tpu"), seconds)
 
@@ -88,7 +96,11 @@ def main():
     prepare("v5e:2x2")
     jobs = [(name, lambda name=name: plan_step(name, overrides)) for name in args.topologies]
     if args.fusing:
-        jobs += [(model, lambda model=model: plan_fusing(model)) for model in ("ldfusion", "steered")]
+        jobs += [
+            (f"{model}, batch {batch}", lambda model=model, batch=batch: plan_fusing(model, batch))
+            for model in ("ldfusion", "steered")
+            for batch in (16, 8, 4, 1)
+        ]
     jobs = jobs or [(name, lambda name=name: plan_step(name, overrides)) for name in TOPOLOGIES]
     titles = (
         "",
@@ -107,6 +119,8 @@ def main():
     plans = {}
     for name, make in jobs:
         plan = make()
+        if plan is None:
+            continue
         plans[name] = plan.as_dict()
         print(row(name, plan), flush=True)
     if args.json:
