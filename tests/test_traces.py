@@ -1,6 +1,7 @@
 """Programs are traced once on a machine: what is kept, what makes it another program, what damage costs."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,10 +15,20 @@ from langfuse_jax.inference.traces import compile_traced
 traced = []
 
 
+class Factor(NamedTuple):
+    """As if it were a network of the package."""
+
+    value: int
+
+
+Factor.__module__ = "langfuse_jax.models.factor"
+
+
 @partial(jax.jit, static_argnums=0)
 def scaled(factor, x, y):
     traced.append(factor)
-    return factor * x["a"] + (0 if y is None else y)
+    value = getattr(factor, "value", factor)
+    return value * x["a"] + (0 if y is None else y)
 
 
 @pytest.fixture
@@ -29,11 +40,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def call(factor=3, dtype=np.float32, shape=(2,), y=None):
+def call(factor=3, dtype=np.float32, shape=(2,), y=None, foreign=False):
     """A new process, as far as tracing is concerned."""
     jax.clear_caches()
     x = {"a": np.arange(np.prod(shape), dtype=dtype).reshape(shape)}
-    got = compile_traced(scaled, factor, x, y)(x, y)
+    got = compile_traced(scaled, factor if foreign else Factor(factor), x, y)(x, y)
     np.testing.assert_array_equal(got, factor * x["a"] + (0 if y is None else y))
     return got
 
@@ -88,6 +99,13 @@ def test_a_folder_that_cannot_be_written_costs_the_tracing(folder, monkeypatch):
     call()
     call()
     assert len(traced) == 2
+
+
+def test_a_network_of_somebody_else_is_traced_each_time(folder):
+    """Its code may be another one tomorrow."""
+    call(foreign=True)
+    call(foreign=True)
+    assert len(traced) == 2 and not list(folder.iterdir())
 
 
 def test_without_a_cache_nothing_is_kept(folder, monkeypatch):

@@ -32,7 +32,7 @@ def compile_traced(function: Any, fixed: Hashable, *arguments: PyTree) -> Callab
     It takes `arguments`, of which only shapes and dtypes count here. Where programs are kept (`keep_programs`), so is
     what tracing gives, by the code of `models` and of the function's file, by `repr(fixed)` and all shapes: the next
     process, which reads it, starts a second earlier with LDFusion's network. A file that is damaged or cannot be
-    written costs the tracing, and no more.
+    written costs the tracing, and no more. What is not of `models` is traced each time: its code is not known.
 
     Example::
 
@@ -41,7 +41,7 @@ def compile_traced(function: Any, fixed: Hashable, *arguments: PyTree) -> Callab
     """
     shapes = jax.eval_shape(lambda *leaves: leaves, *arguments)
     folder = programs_folder()
-    if folder is None:
+    if folder is None or not type(fixed).__module__.startswith(f"{models.__name__}."):
         return function.lower(fixed, *shapes).compile()
     path = folder / f"{_name(function, fixed, shapes)}.traced"
     with _tracing:

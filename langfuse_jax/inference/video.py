@@ -146,7 +146,8 @@ def fuse_video(
         raise error
 
     height, width = first[0].shape
-    check_memory(fuser.net, (height, width), batch_size or 1, may_tile=False)
+    waiting = 4  # frames in the queues of reader and writer
+    check_memory(fuser.net, (height, width), batch_size or 1, waiting=waiting, may_tile=False)
     canvas = fit_network(fuser.extended_size((height, width)))
     length = colour.length or thermal.length
     with (
