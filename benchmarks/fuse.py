@@ -11,12 +11,14 @@ the machine hits both alike. Needs torch; `--rounds N` repeats. On a GPU:
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -26,25 +28,33 @@ import peers
 import torch
 import torch_fusion
 
-from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.weights.fusion import TENSORS, load_fusion, network
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "langfuse_jax" / "assets" / "ldfusion"
 
 
-def latency(size, batch, device, args):
+def our_programs(size, batch, dtype):
+    """Functions that fuse pairs of one size, plain, on a canvas and by the default network."""
+    h, w = map(int, size.split("x"))
+    params, small = (
+        jax.tree.map(jnp.asarray, load_fusion(folder)[0]) for folder in (WEIGHTS, WEIGHTS.with_name("steered"))
+    )
+    pair = [jnp.asarray(image) for image in np.random.default_rng(0).random((2, batch, h, w, 1), np.float32)]
+    sizes = jnp.tile(jnp.array([[h - 5, w - 9]], jnp.int32), (batch, 1))
+
+    def compiled(params, *arguments):
+        net = network(params).clone(dtype=dtype)
+        program = jax.jit(net.apply).lower(params, *arguments).compile()
+        return lambda: program(params, *arguments).block_until_ready()
+
+    return compiled(params, *pair), compiled(params, *pair, sizes), compiled(small, *pair)
+
+
+def latency(size, batch, programs, device, args):
     """Rows of the table for one size and batch."""
     h, w = map(int, size.split("x"))
-    params = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS)[0])
     pair = np.random.default_rng(0).random((2, batch, h, w, 1), np.float32)
-    ours = [jnp.asarray(image) for image in pair]
-    sizes = jnp.tile(jnp.array([[h - 5, w - 9]], jnp.int32), (batch, 1))
-    net = FusionNet(args.dtype, looped=True)
-    plain = jax.jit(net.apply).lower(params, *ours).compile()
-    ragged = jax.jit(net.apply).lower(params, *ours, sizes).compile()
-    small = jax.tree.map(jnp.asarray, load_fusion(WEIGHTS.with_name("steered"))[0])
-    steered = jax.jit(network(small).clone(dtype=args.dtype).apply).lower(small, *ours).compile()
     with torch.inference_mode(), peers.autocast(device, args.dtype):
         theirs = [
             torch.from_numpy(image).permute(0, 3, 1, 2).to(device, memory_format=torch.channels_last) for image in pair
@@ -56,19 +66,11 @@ def latency(size, batch, device, args):
             peers.finished(device)
             return fused
 
-        got, want = np.asarray(plain(params, *ours))[..., 0], run_published()[:, 0].float().cpu().numpy()
-        # Accelerators multiply in fewer digits unless told otherwise; both are then as far from float32.
+        got, want = np.asarray(programs[0]())[..., 0], run_published()[:, 0].float().cpu().numpy()
+        # In half precision, and summed in another order by an accelerator, both are as far from float32.
         exact = device == "cpu" and args.dtype == "float32"
         assert np.quantile(np.abs(got - want), 1 if exact else 0.999) < (1e-4 if exact else 0.05)
-        times = peers.interleaved(
-            (
-                lambda: plain(params, *ours).block_until_ready(),
-                lambda: ragged(params, *ours, sizes).block_until_ready(),
-                lambda: steered(small, *ours).block_until_ready(),
-                run_published,
-            ),
-            args.rounds,
-        )
+        times = peers.interleaved((*programs, run_published), args.rounds)
     for name, measured in zip(("ours", "ours, on a canvas", "steered", "PyTorch"), times, strict=True):
         (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
         row = f"| {size} | {batch} | {name} | {wall:.3g} | {cpu:.3g} | {batch / measured[0]:.3g} |"
@@ -135,9 +137,11 @@ def main():
     print(f"{peers.described(device, args.dtype)}\n")
     print("| size | batch | | ms | processor ms | images a second | of PyTorch's: wall / processor |")
     print("|---|---|---|---|---|---|---|")
-    for size in args.sizes:
-        for batch in args.batch:
-            latency(size, batch, device, args)
+    cases = list(itertools.product(args.sizes, args.batch))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # side by side: a GPU's take minutes
+        compiled = list(pool.map(lambda case: our_programs(*case, args.dtype), cases))
+    for case, programs in zip(cases, compiled, strict=True):
+        latency(*case, programs, device, args)
     if args.data_root:
         print(f"\n| {args.pairs} ragged pairs | s | processor s | pairs a second | peak MiB | of PyTorch's s |")
         print("|---|---|---|---|---|---|")

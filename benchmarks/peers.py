@@ -33,6 +33,7 @@ def choose(device):
         sys.exit(f"--device {device}: JAX has no such device here")
     if found == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch has no CUDA device; install torch for it, or give --device cpu")
+    torch.backends.cudnn.allow_tf32 = False  # float32 has all its digits here, as our convolutions have
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     return found
 

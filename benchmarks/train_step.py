@@ -14,6 +14,7 @@ is the FLOPs of our loss and gradient, by XLA's count, of the device's peak in b
 """
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -236,26 +237,37 @@ def print_difference(root, patches, keys=6):
         print(f"| {first} | {np.mean(abs(values / losses - 1)):.4f} | {np.mean(cosines(got, whole)):.3f} |", flush=True)
 
 
-def print_steps(batch_size, device, args):
-    """Rows of the table for one batch size."""
+def drawn(batch_size):
+    """A batch of crops, and the places of its samples."""
     rng = np.random.default_rng(0)
     batch = {role: rng.random((batch_size, CROP, CROP, 1), np.float32) for role in ("visible", "infrared")}
-    theirs = torch_step(batch, args.patches, device, args)
-    batch["place"] = np.arange(batch_size, dtype=np.int32)
-    batch = jax.tree.map(jnp.asarray, batch)
-    recipe = Recipe(PUBLISHED_WEIGHTS, patches=args.patches)
-    loss, shapes = our_loss(batch_size, recipe, args.dtype)
-    flops = gradient_flops(loss, *shapes)
-    first = args.patches // 2
+    return {**batch, "place": np.arange(batch_size, dtype=np.int32)}
+
+
+def our_steps(args):
+    """Functions that run one step, by batch size and name; compiled side by side, since a GPU's take minutes each."""
+    recipe, first = Recipe(PUBLISHED_WEIGHTS, patches=args.patches), args.patches // 2
     chosen = {"ours": (recipe, "float32")}
     if args.dtype != "float32":
         chosen[f"ours, network in {args.dtype}"] = (recipe, args.dtype)
     chosen[f"ours, select_first {first}"] = (recipe._replace(select_first=first), args.dtype)
-    steps = {}
-    for name, (wanted, network_dtype) in chosen.items():
-        step, memory = our_step(batch, wanted, args.dtype, network_dtype)
-        steps[f"{name} ({memory:.2f} GiB of temporary memory)"] = step
-    steps["PyTorch"] = theirs
+
+    def make(batch_size, name):
+        step, memory = our_step(
+            jax.tree.map(jnp.asarray, drawn(batch_size)), chosen[name][0], args.dtype, chosen[name][1]
+        )
+        return f"{name} ({memory:.2f} GiB of temporary memory)", step
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        made = {size: [pool.submit(make, size, name) for name in chosen] for size in args.batch}
+    return {size: dict(future.result() for future in futures) for size, futures in made.items()}
+
+
+def print_steps(batch_size, ours, device, args):
+    """Rows of the table for one batch size."""
+    loss, shapes = our_loss(batch_size, Recipe(PUBLISHED_WEIGHTS, patches=args.patches), args.dtype)
+    flops = gradient_flops(loss, *shapes)
+    steps = {**ours, "PyTorch": torch_step(drawn(batch_size), args.patches, device, args)}
     times = peers.interleaved(list(steps.values()), args.rounds)
     for name, measured in zip(steps, times, strict=True):
         (wall, cpu), ratio = 1e3 * measured, measured / times[-1]
@@ -283,8 +295,9 @@ def main():
     print(f"{peers.described(device, args.dtype)}, {args.patches} patches\n")
     print("| batch | step | ms | processor ms | steps a second | MFU | of PyTorch's: wall / processor |")
     print("|---|---|---|---|---|---|---|")
+    ours = our_steps(args)
     for batch_size in args.batch:
-        print_steps(batch_size, device, args)
+        print_steps(batch_size, ours[batch_size], device, args)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,7 @@ class FusionNet(nn.Module):
     and the result are float32. Raises ValueError for smaller images.
 
     With `looped`, layers that are alike but for their weights (the encoders of both sources, residual blocks in a row)
-    are one program in a loop, once there are weights: tracing takes a third of the time, compiling for a TPU half, and
-    the numbers are the same.
+    are one program in a loop, once there are weights: compiling takes half the time, and the numbers are the same.
 
     With `sizes` (b, 2), integers that may be traced, the inputs are canvases: sample i is the top-left `sizes[i]` =
     (height, width) pixels of them, at least 32 each. It is fused as it would be alone, whatever is outside; the result
