@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -138,8 +137,7 @@ def main():
     print("| size | batch | | ms | processor ms | images a second | of PyTorch's: wall / processor |")
     print("|---|---|---|---|---|---|---|")
     cases = list(itertools.product(args.sizes, args.batch))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # side by side: a GPU's take minutes
-        compiled = list(pool.map(lambda case: our_programs(*case, args.dtype), cases))
+    compiled = peers.side_by_side(lambda case: our_programs(*case, args.dtype), cases)
     for case, programs in zip(cases, compiled, strict=True):
         latency(*case, programs, device, args)
     if args.data_root:

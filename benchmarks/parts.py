@@ -9,7 +9,6 @@ Programs are compiled side by side, so the seconds of a compilation are those of
 
 import argparse
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -89,8 +88,7 @@ def main():
     print(f"{peers.described(device, HALF)}, batch {args.batch} x {args.patches} patches\n")
     print("| part | ms | temporary GiB | compiled in s |\n|---|---|---|---|")
     made = parts(args.batch, args.patches)
-    with ThreadPoolExecutor(6) as pool:
-        compiled = list(pool.map(compile_one, made.values()))
+    compiled = peers.side_by_side(compile_one, made.values())
     functions = [
         lambda program=program, arguments=arguments: jax.block_until_ready(program(*arguments))
         for program, arguments, _ in compiled

@@ -4,6 +4,7 @@ autocast, and torch.compile."""
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 # Spinning threads of one framework would steal the other's cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -69,6 +70,12 @@ def finished(device):
     """Waits for what PyTorch has begun."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def side_by_side(function, cases):
+    """`function` of each case, in threads: a GPU's programs take minutes each to compile."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(function, cases))
 
 
 def interleaved(functions, rounds):

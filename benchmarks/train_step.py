@@ -14,7 +14,7 @@ is the FLOPs of our loss and gradient, by XLA's count, of the device's peak in b
 """
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -245,22 +245,22 @@ def drawn(batch_size):
 
 
 def our_steps(args):
-    """Functions that run one step, by batch size and name; compiled side by side, since a GPU's take minutes each."""
+    """Functions that run one step, by batch size and name."""
     recipe, first = Recipe(PUBLISHED_WEIGHTS, patches=args.patches), args.patches // 2
     chosen = {"ours": (recipe, "float32")}
     if args.dtype != "float32":
         chosen[f"ours, network in {args.dtype}"] = (recipe, args.dtype)
     chosen[f"ours, select_first {first}"] = (recipe._replace(select_first=first), args.dtype)
 
-    def make(batch_size, name):
-        step, memory = our_step(
-            jax.tree.map(jnp.asarray, drawn(batch_size)), chosen[name][0], args.dtype, chosen[name][1]
-        )
+    def make(case):
+        batch_size, name = case
+        recipe, network_dtype = chosen[name]
+        batch = jax.tree.map(jnp.asarray, drawn(batch_size))
+        step, memory = our_step(batch, recipe, args.dtype, network_dtype)
         return f"{name} ({memory:.2f} GiB of temporary memory)", step
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        made = {size: [pool.submit(make, size, name) for name in chosen] for size in args.batch}
-    return {size: dict(future.result() for future in futures) for size, futures in made.items()}
+    made = iter(peers.side_by_side(make, list(itertools.product(args.batch, chosen))))
+    return {size: dict(itertools.islice(made, len(chosen))) for size in args.batch}
 
 
 def print_steps(batch_size, ours, device, args):

@@ -263,9 +263,10 @@ def test_a_training_run_from_a_lossless_start_keeps_its_code(root, tmp_path, mon
 
 
 @pytest.mark.parametrize("key", ["clip_dtype", "network_dtype"])
-def test_unknown_dtype(root, tmp_path, key):
-    with pytest.raises(UserError, match=f"config.{key}: 'float16'"):
-        train_fusion(load_config(str(SMOKE), _overrides(root, **{key: "float16"})), tmp_path / "w")
+@pytest.mark.parametrize("name", ["float16", "half"])
+def test_unknown_dtype(root, tmp_path, key, name):
+    with pytest.raises(UserError, match=f"config.{key}: '{name}'"):
+        train_fusion(load_config(str(SMOKE), _overrides(root, **{key: name})), tmp_path / "w")
 
 
 def test_text_of_another_clip_is_refused(root, tmp_path):

@@ -71,7 +71,7 @@ class FusionNet(nn.Module):
         visible, infrared = zero_outside(visible, sizes), zero_outside(infrared, sizes)
         codes: Sequence[tuple[Array, Array]] = (
             self._codes_in_a_loop(visible, infrared, sizes)
-            if self.looped and not self.is_initializing()
+            if _runs_in_loops(self)
             else (
                 _encode(self.content_visible, self.style_visible, visible, sizes),
                 _encode(self.content_infrared, self.style_infrared, infrared, sizes),
@@ -164,7 +164,7 @@ class ContentEncoder(nn.Module):
             x, sizes = down(x), _halved(sizes)
             x = nn.relu(instance_norm(x, sizes))
         norms = [instance_norm, instance_norm]
-        if self.looped and not self.is_initializing():
+        if _runs_in_loops(self):
             return _blocks_in_a_loop(self, x, lambda _: norms, None, sizes)
         for block in self.block:
             x = block(x, norms, sizes)
@@ -200,6 +200,11 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         y = nn.relu(norms[0](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_0")(x, sizes), sizes=sizes))
         return x + norms[1](Conv(channels, 3, reflect=1, dtype=self.dtype, name="conv_1")(y, sizes), sizes=sizes)
+
+
+def _runs_in_loops(module: "FusionNet | ContentEncoder | Decoder") -> bool:
+    """Flax draws parameters layer by layer: loops need them to be there."""
+    return module.looped and not module.is_initializing()
 
 
 def _blocks_in_a_loop(
@@ -246,7 +251,7 @@ class Decoder(nn.Module):
                 partial(adaptive_instance_norm, shift=modulation[:, j, 0], scale=modulation[:, j, 1]) for j in range(2)
             ]
 
-        if self.looped and not self.is_initializing():
+        if _runs_in_loops(self):
             x = _blocks_in_a_loop(self, x, norms, jnp.moveaxis(modulation, 1, 0), sizes)
         else:
             for i in range(2):
