@@ -41,13 +41,15 @@ def plan_fusing(model, batch):
     import jax.numpy as jnp
 
     from langfuse_jax import Fuser
+    from langfuse_jax.models.fusion import FusionNet
     from langfuse_jax.models.steered import SteeredNet
     from langfuse_jax.training.plan import describe
     from langfuse_jax.training.speed import count_flops
 
     topology, fuser = find_topology("v5e:2x2"), Fuser.load(model=model)
     topology = topology._replace(devices=topology.devices[:1])
-    net = fuser.net.clone(dtype=jnp.bfloat16)
+    form = {"blocked": True} if isinstance(fuser.net, FusionNet) else {}  # as `Fuser` has it on a TPU
+    net = fuser.net.clone(dtype=jnp.bfloat16, **form)
     image = jax.ShapeDtypeStruct((batch, *FUSED, 1), jnp.float32)
     arguments = [jax.eval_shape(lambda: fuser.params), image, image]
     if isinstance(net, SteeredNet):

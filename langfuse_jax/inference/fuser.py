@@ -349,6 +349,8 @@ def _fuse(
     statistics: Float[Array, "b 18"] | None = None,
 ) -> Float[Array, "b h w 1"]:
     if words is None:
+        if isinstance(net, FusionNet) and jax.default_backend() == "tpu":
+            net = net.clone(blocked=True)
         return cast(Array, net.apply(params, visible, infrared, sizes))
     batch = jnp.broadcast_to(words, (len(visible), words.shape[1]))
     return cast(Array, net.apply(params, visible, infrared, sizes, batch, statistics))

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from langfuse_jax.models import blocks
 from langfuse_jax.models.clamp import clamp_to_unit
+from langfuse_jax.models.convolution import conv
 from langfuse_jax.models.layers import (
     Conv,
     ConvTranspose,
@@ -24,8 +26,10 @@ from langfuse_jax.models.layers import (
     Sizes,
     adaptive_instance_norm,
     global_mean,
+    in_full,
     instance_norm,
     joint_conv,
+    reflect_pad,
     zero_outside,
 )
 
@@ -36,10 +40,12 @@ class FusionNet(nn.Module):
     """`FusionNet().apply(params, visible, infrared)`: fused luminance in [0, 1], of the shape of its inputs.
 
     Both inputs are (b, h, w, 1) floats in [0, 1], any h, w >= 32. Convolutions run in `dtype`; parameters, statistics
-    and the result are float32. Raises ValueError for smaller images.
+    and the result are float32, or float64 like `dtype`. Raises ValueError for smaller images.
 
     With `looped`, layers that are alike but for their weights (the encoders of both sources, residual blocks in a row)
     are one program in a loop, once there are weights: compiling takes half the time, and the numbers are the same.
+    With `blocked` the layers of few channels, once there are weights, run on blocks of pixels (`models.blocks`), which
+    TPUs have room for: the numbers are the same but for their rounding.
 
     With `sizes` (b, 2), integers that may be traced, the inputs are canvases: sample i is the top-left `sizes[i]` =
     (height, width) pixels of them, at least 32 each. It is fused as it would be alone, whatever is outside; the result
@@ -54,13 +60,15 @@ class FusionNet(nn.Module):
 
     dtype: DTypeLike = jnp.float32
     looped: bool = False
+    blocked: bool = False
 
     def setup(self) -> None:
         self.content_visible = ContentEncoder(self.dtype)
         self.content_infrared = ContentEncoder(self.dtype)
         self.style_visible = StyleEncoder(self.dtype)
         self.style_infrared = StyleEncoder(self.dtype)
-        self.decoder = Decoder(self.dtype, self.looped)
+        self.decoder = Decoder(self.dtype, self.looped, self.blocked)
+        self.in_blocks = self.blocked and not self.is_initializing()
 
     def __call__(
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
@@ -73,8 +81,8 @@ class FusionNet(nn.Module):
             self._codes_in_a_loop(visible, infrared, sizes)
             if _runs_in_loops(self)
             else (
-                _encode(self.content_visible, self.style_visible, visible, sizes),
-                _encode(self.content_infrared, self.style_infrared, infrared, sizes),
+                _encode(self.content_visible, self.style_visible, visible, sizes, self.in_blocks),
+                _encode(self.content_infrared, self.style_infrared, infrared, sizes, self.in_blocks),
             )
         )
         content, style = (jnp.concatenate(code, -1) for code in zip(*codes, strict=True))
@@ -89,7 +97,9 @@ class FusionNet(nn.Module):
         def encode(source: tuple[PyTree, PyTree, Array]) -> tuple[Array, Array]:
             content, style, image = source
             both = {"params": {"content": content, "style": style}}
-            return cast(tuple[Array, Array], Encoders(self.dtype, looped=True, parent=None).apply(both, image, sizes))
+            return cast(
+                tuple[Array, Array], Encoders(self.dtype, True, self.blocked, parent=None).apply(both, image, sizes)
+            )
 
         content, style = jax.lax.map(encode, (*encoders, jnp.stack([visible, infrared])))
         return [(content[0], style[0]), (content[1], style[1])]
@@ -119,11 +129,36 @@ def fresh_params(net: nn.Module, key: PRNGKeyArray) -> PyTree:
 
 
 def _encode(
-    content: "ContentEncoder", style: "StyleEncoder", image: Float[Array, "b h w 1"], sizes: Sizes
+    content: "ContentEncoder", style: "StyleEncoder", image: Float[Array, "b h w 1"], sizes: Sizes, blocked: bool
 ) -> tuple[Float[Array, "b h2 w2 128"], Float[Array, "b 8"]]:
     """Content and style of one source. The stems of both see the same pixels: one convolution costs less than two."""
+    if blocked:
+        return _encode_in_blocks(content, style, image, sizes)
     stems = joint_conv([content.stem, style.stem], image, sizes)
     return content(stems[..., :16], sizes), style(stems[..., 16:], sizes)
+
+
+def _encode_in_blocks(
+    content: "ContentEncoder", style: "StyleEncoder", image: Float[Array, "b h w 1"], sizes: Sizes
+) -> tuple[Float[Array, "b h2 w2 128"], Float[Array, "b 8"]]:
+    """The same where a tile half full of channels costs as much as a full one: by convolutions of both encoders."""
+    stems, downs = (content.stem, style.stem), zip(content.down, style.down, strict=True)
+    kernels, biases = zip(*(stem.weights(1) for stem in stems), strict=True)
+    image = reflect_pad(image.astype(content.dtype), stems[0].reflect, sizes)
+    x = blocks.stem(image, jnp.concatenate(kernels, -1)) + blocks.repeated(jnp.concatenate(biases))
+    shape = (image.shape[1] - 6, image.shape[2] - 6)
+    x = nn.relu(blocks.instance_norm_of_half(x, blocks.within(x, sizes, shape), sizes))
+    features = [16, 16]
+    for i, pair in enumerate(downs):
+        kernels, biases = zip(*(down.weights(n) for down, n in zip(pair, features, strict=True)), strict=True)
+        features, kernel = [down.features for down in pair], blocks.side_by_side(*kernels)
+        x = (conv(x, kernel, 2, 1) if i else blocks.down(x, kernel)) + jnp.concatenate(biases)
+        sizes = _halved(sizes)
+        if i < 2:
+            normed, plain = instance_norm(x[..., : features[0]], sizes), zero_outside(x[..., features[0] :], sizes)
+            x = nn.relu(jnp.concatenate([normed, plain], -1))
+    content_map = nn.relu(instance_norm(x[..., : features[0]], sizes))
+    return content.residual(content_map, sizes), style.pooled(nn.relu(x[..., features[0] :]), sizes)
 
 
 def _stacked(*trees: PyTree) -> PyTree:
@@ -136,6 +171,7 @@ class Encoders(nn.Module):
 
     dtype: DTypeLike = jnp.float32
     looped: bool = False
+    blocked: bool = False
 
     def setup(self) -> None:
         self.content = ContentEncoder(self.dtype, self.looped)
@@ -144,7 +180,7 @@ class Encoders(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w 1"], sizes: Sizes = None
     ) -> tuple[Float[Array, "b h2 w2 128"], Float[Array, "b 8"]]:
-        return _encode(self.content, self.style, image, sizes)
+        return _encode(self.content, self.style, image, sizes, self.blocked)
 
 
 class ContentEncoder(nn.Module):
@@ -163,6 +199,10 @@ class ContentEncoder(nn.Module):
         for down in self.down:
             x, sizes = down(x), _halved(sizes)
             x = nn.relu(instance_norm(x, sizes))
+        return self.residual(x, sizes)
+
+    def residual(self, x: Float[Array, "b h w 128"], sizes: Sizes) -> Float[Array, "b h w 128"]:
+        """The blocks at the end."""
         norms = [instance_norm, instance_norm]
         if _runs_in_loops(self):
             return _blocks_in_a_loop(self, x, lambda _: norms, None, sizes)
@@ -179,12 +219,16 @@ class StyleEncoder(nn.Module):
     def setup(self) -> None:
         self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
         self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 64)]
-        self.head = Conv(8, 1)
+        self.head = Conv(8, 1, dtype=jnp.promote_types(self.dtype, jnp.float32))
 
     def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b 8"]:
         x = nn.relu(x)
         for down in self.down:
             x, sizes = nn.relu(down(zero_outside(x, sizes))), _halved(sizes)
+        return self.pooled(x, sizes)
+
+    def pooled(self, x: Float[Array, "b h w 64"], sizes: Sizes) -> Float[Array, "b 8"]:
+        """The code, from the last map."""
         return self.head(global_mean(x, sizes))[:, 0, 0]
 
 
@@ -232,6 +276,7 @@ class Decoder(nn.Module):
 
     dtype: DTypeLike = jnp.float32
     looped: bool = False
+    blocked: bool = False
 
     @nn.compact
     def __call__(
@@ -257,13 +302,28 @@ class Decoder(nn.Module):
             for i in range(2):
                 x = ResidualBlock(self.dtype, name=f"block_{i}")(x, norms(modulation[:, i]), sizes)
         for i, features in enumerate((128, 64, 32)):
+            if i == 2 and self.blocked and not self.is_initializing():
+                return clamp_to_unit(jnp.tanh(in_full(self._last_in_blocks(x, shape, sizes))))
             x = ConvTranspose(features, 5, dtype=self.dtype, name=f"up_{i}")(x)
             sizes = None if sizes is None else 2 * sizes + 3
             x = nn.relu(LayerNorm(name=f"up_norm_{i}")(x, sizes))
         # The network reflects 3 pixels at every edge, but at least 14 rows lie between the image and the lower edge.
         x = jnp.pad(x[:, : shape[0] + 3, : shape[1] + 3], ((0, 0), (3, 0), (3, 0), (0, 0)), mode="reflect")
         x = Conv(1, 7, dtype=self.dtype, name="head")(x)
-        return clamp_to_unit(jnp.tanh(x.astype(jnp.float32)))
+        return clamp_to_unit(jnp.tanh(in_full(x)))
+
+    def _last_in_blocks(
+        self, x: Float[Array, "b h2 w2 64"], shape: tuple[int, int], sizes: Sizes
+    ) -> Float[Array, "b h w 1"]:
+        """The last two convolutions, as `__call__` has them."""
+        params = self.variables["params"]
+        up, head = (jax.tree.map(lambda leaf: leaf.astype(self.dtype), params[name]) for name in ("up_2", "head"))
+        h, w = (2 * n + 3 for n in x.shape[1:3])
+        x = blocks.up(x.astype(self.dtype), up["kernel"]) + blocks.repeated(up["bias"])
+        sizes = None if sizes is None else 2 * sizes + 3
+        inside = blocks.within(x, sizes, (h, w))
+        x = nn.relu(blocks.layer_norm(x, params["up_norm_2"], inside, sizes))
+        return blocks.head(x, head["kernel"], shape) + head["bias"]
 
 
 class StyleMLP(nn.Module):

@@ -100,8 +100,8 @@ def adaptive_instance_norm(
 
 
 def global_mean(x: Float[Array, "b h w c"], sizes: Sizes = None) -> Float[Array, "b 1 1 c"]:
-    """Mean of each sample's channel over (h, w), in float32."""
-    x = x.astype(jnp.float32)
+    """Mean of each sample's channel over (h, w), in float32 or better."""
+    x = in_full(x)
     return zero_outside(x, sizes).sum((1, 2), keepdims=True) / _area(x, sizes)
 
 
@@ -121,6 +121,11 @@ def reflect_pad(x: Float[Array, "b h w c"], width: int, sizes: Sizes = None) -> 
     return x
 
 
+def in_full(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def zero_outside(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h w c"]:
     """`x` on the samples, zero on the rest of the canvas, whatever is there (NaN too)."""
     if sizes is None:
@@ -133,14 +138,14 @@ def zero_outside(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h 
 def _moments(
     x: Float[Array, "b h w c"], axes: tuple[int, ...], sizes: Sizes
 ) -> tuple[Float[Array, "b 1 1 _"], Float[Array, "b 1 1 _"], Float[Array, "b 1 1 1"] | float]:
-    """Mean and biased variance of the samples over `axes` (kept), in float32 whatever the dtype of x, read in one
-    pass; and how many values they are of.
+    """Mean and biased variance of the samples over `axes` (kept), in float32 or better, read in one pass; and how many
+    values they are of.
 
     Sums are of differences from the mean of a few pixels of the sample, so that a mean far from zero costs no digits,
     even where a border or a corner is black.
     """
-    x = x.astype(jnp.float32)
-    pivot = _some_pixels(jax.lax.stop_gradient(x), sizes).mean(axes, keepdims=True)
+    x = in_full(x)
+    pivot = some_pixels(jax.lax.stop_gradient(x), sizes).mean(axes, keepdims=True)
     difference = zero_outside(x - pivot, sizes)
     n = _area(x, sizes) * (x.shape[3] if 3 in axes else 1)
     mean = difference.sum(axes, keepdims=True) / n
@@ -148,7 +153,7 @@ def _moments(
     return mean + pivot, jnp.maximum(variance, 0.0), n
 
 
-def _some_pixels(x: Float[Array, "b h w c"], sizes: Sizes, side: int = 8) -> Float[Array, "b n n c"]:
+def some_pixels(x: Float[Array, "b h w c"], sizes: Sizes, side: int = 8) -> Float[Array, "b n n c"]:
     """`side` x `side` pixels spread evenly over each sample, the same ones on any canvas."""
     places = 2 * jnp.arange(side) + 1
     if sizes is None:
@@ -162,4 +167,4 @@ def _area(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b 1 1 1"] |
     """Pixels of each sample: a number, or (b, 1, 1, 1). Not an integer, which a large canvas would overflow."""
     if sizes is None:
         return float(x.shape[1] * x.shape[2])
-    return sizes.astype(jnp.float32).prod(1)[:, None, None, None]
+    return sizes.astype(jnp.promote_types(x.dtype, jnp.float32)).prod(1)[:, None, None, None]

@@ -102,7 +102,7 @@ def train_fusion(
     warmup = min(config.optimizer.warmup_steps or epoch, steps // 10)
     rate = published_schedule(config.optimizer.learning_rate, total_steps=steps, warmup_steps=warmup)
 
-    net, mesh = FusionNet(config.network_dtype, looped=stacked), data_mesh()
+    net, mesh = network(config), data_mesh()
     init_key, step_key, lossless_key = jax.random.split(jax.random.key(config.seed), 3)
     params = jax.device_get(_start(config, init_key, lossless_key))
     rates = _rates(config, params)
@@ -144,6 +144,11 @@ def train_fusion(
 def clip_dtype(config: ConfigDict, platform: str | None = None) -> str:
     """What CLIP and VGG19 compute in, on `platform` or on JAX's."""
     return config.clip_dtype or ("float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16")
+
+
+def network(config: ConfigDict, platform: str | None = None) -> FusionNet:
+    """The network in the form for `platform`, or for JAX's."""
+    return FusionNet(config.network_dtype, looped=runs_stacked(platform), blocked=runs_stacked(platform))
 
 
 def runs_stacked(platform: str | None = None) -> bool:
@@ -304,5 +309,5 @@ def sample_flops(
     """
     vision = vision.clone(dtype=clip_dtype(config, platform))
     recipe = make_recipe(config)._replace(clip_chunk=0, remat=False)
-    loss = make_loss(FusionNet(config.network_dtype), vision, recipe, rates)
+    loss = make_loss(network(config, platform).clone(looped=False), vision, recipe, rates)
     return gradient_flops(loss, params, batch_shapes(config, 1), frozen, platform)

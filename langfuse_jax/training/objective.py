@@ -132,18 +132,19 @@ def objective(
     fused = recomputed(net.apply)(params, visible + noise[0], infrared + noise[1])
 
     tower = vision.clone(remat=recipe.remat)
+    cut = partial(cut_patches, size=vision.image_size, longest=recipe.patch_fraction[1] * max(visible.shape[1:3]))
 
     def embed(images: Float[Array, "n h w 1"]) -> Float[Array, "n d"]:
         return cast(Array, tower.apply({"params": frozen.clip}, images))
 
     def informative_patches(windows: Windows) -> Bool[Array, "b p"]:
-        patches = [cut_patches(images, windows, vision.image_size) for images in (visible, infrared)]
+        patches = [cut(images, windows) for images in (visible, infrared)]
         flat = [images.reshape(-1, *images.shape[2:]) for images in patches]
         return informative(*flat, threshold=recipe.entropy_threshold).reshape(-1, windows.count)
 
     def embed_patches(windows: Windows) -> Float[Array, "b p d"]:
         # Images before windows: whatever holds some of the images holds a block of the rows.
-        patches = cut_patches(fused, windows, vision.image_size)
+        patches = cut(fused, windows)
         return embed(patches.reshape(-1, *patches.shape[2:])).reshape(-1, windows.count, vision.embedding)
 
     watched = {"fused_std": fused.std(axis=(1, 2, 3)).mean()}

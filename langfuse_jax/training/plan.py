@@ -25,6 +25,7 @@ from langfuse_jax.training.fusion import (
     make_loss,
     make_optimizer,
     make_recipe,
+    network,
     runs_stacked,
     sample_flops,
     step_maker,
@@ -118,7 +119,7 @@ def plan_training(config: ConfigDict, topology: Topology) -> Plan:
     state = jax.eval_shape(partial(init_state, optimizer=optimizer, average=config.optimizer.ema > 0), params)
     mesh = data_mesh(topology.devices)
     shardings = divided_optimizer(state, mesh) if config.parallel.shard_optimizer else None
-    net = FusionNet(config.network_dtype, looped=stacked)
+    net = network(config, topology.platform)
     loss = make_loss(net, vision.clone(stacked=stacked), make_recipe(config))
     step = compile_step(step_maker(config, loss, optimizer), "jit", mesh, shardings)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -37,8 +37,12 @@ def random_windows(
     return Windows(random_affine(view_key, count), centre, side)
 
 
-def cut_patches(images: Float[Array, "b h w 1"], windows: Windows, size: int) -> Float[Array, "b p size size 1"]:
+def cut_patches(
+    images: Float[Array, "b h w 1"], windows: Windows, size: int, longest: float | None = None
+) -> Float[Array, "b p size size 1"]:
     """The windows of every image at `size` pixels a side: crop, affine map and resize as one resampling.
+
+    `longest` bounds the side of the windows, see `sample_views`.
 
     >>> windows = Windows(jnp.eye(2, 3)[None], jnp.array([[2.0, 2.0]]), jnp.asarray(2.0))
     >>> cut = jax.jit(cut_patches, static_argnums=2)
@@ -50,12 +54,14 @@ def cut_patches(images: Float[Array, "b h w 1"], windows: Windows, size: int) ->
         def cut(
             image: Float[Array, "h w 1"], matrices: Float[Array, "p 2 3"], centre: Float[Array, "p 2"]
         ) -> Float[Array, "p size size 1"]:
-            return sample_views(image, matrices, size=size, centre=centre, side=windows.side)
+            return sample_views(image, matrices, size=size, centre=centre, side=windows.side, longest=longest)
 
         return jax.vmap(cut)(images, windows.matrices, windows.centre)
     # With the batch as channels one gather serves all images, in rows of b adjacent numbers.
     stacked = jnp.moveaxis(images[..., 0], 0, -1)
-    views = sample_views(stacked, windows.matrices, size=size, centre=windows.centre, side=windows.side)
+    views = sample_views(
+        stacked, windows.matrices, size=size, centre=windows.centre, side=windows.side, longest=longest
+    )
     return jnp.moveaxis(views, -1, 0)[..., None]
 
 
