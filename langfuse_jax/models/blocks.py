@@ -21,7 +21,7 @@ Blocks = Float[Array, "b i j c4"]
 _product = partial(jnp.einsum, precision="highest")
 
 
-def within(blocks: Blocks, sizes: Sizes, shape: tuple[int, int]) -> Bool[Array | np.ndarray, "_ i j c4"]:
+def within(blocks: Blocks, sizes: Sizes, shape: tuple[int, ...]) -> Bool[Array | np.ndarray, "_ i j c4"]:
     """What of `blocks` belongs to images of `shape`, or of their own `sizes`; broadcasts against them."""
     channel = np.arange(blocks.shape[3]) * 4 // blocks.shape[3]
     marks = []

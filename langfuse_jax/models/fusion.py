@@ -144,21 +144,19 @@ def _encode_in_blocks(
     """The same where a tile half full of channels costs as much as a full one: by convolutions of both encoders."""
     stems, downs = (content.stem, style.stem), zip(content.down, style.down, strict=True)
     kernels, biases = zip(*(stem.weights(1) for stem in stems), strict=True)
-    image = reflect_pad(image.astype(content.dtype), stems[0].reflect, sizes)
-    x = blocks.stem(image, jnp.concatenate(kernels, -1)) + blocks.repeated(jnp.concatenate(biases))
-    shape = (image.shape[1] - 6, image.shape[2] - 6)
-    x = nn.relu(blocks.instance_norm_of_half(x, blocks.within(x, sizes, shape), sizes))
-    features = [16, 16]
+    padded = reflect_pad(image.astype(content.dtype), content.stem.reflect, sizes)
+    x = blocks.stem(padded, jnp.concatenate(kernels, -1)) + blocks.repeated(jnp.concatenate(biases))
+    x = nn.relu(blocks.instance_norm_of_half(x, blocks.within(x, sizes, image.shape[1:3]), sizes))
+    features = [stem.features for stem in stems]
     for i, pair in enumerate(downs):
         kernels, biases = zip(*(down.weights(n) for down, n in zip(pair, features, strict=True)), strict=True)
         features, kernel = [down.features for down in pair], blocks.side_by_side(*kernels)
         x = (conv(x, kernel, 2, 1) if i else blocks.down(x, kernel)) + jnp.concatenate(biases)
         sizes = _halved(sizes)
-        if i < 2:
-            normed, plain = instance_norm(x[..., : features[0]], sizes), zero_outside(x[..., features[0] :], sizes)
-            x = nn.relu(jnp.concatenate([normed, plain], -1))
-    content_map = nn.relu(instance_norm(x[..., : features[0]], sizes))
-    return content.residual(content_map, sizes), style.pooled(nn.relu(x[..., features[0] :]), sizes)
+        of_content, of_style = jnp.split(x, features[:1], -1)
+        x = nn.relu(jnp.concatenate([instance_norm(of_content, sizes), zero_outside(of_style, sizes)], -1))
+    of_content, of_style = jnp.split(x, features[:1], -1)
+    return content.residual(of_content, sizes), style.pooled(of_style, sizes)
 
 
 def _stacked(*trees: PyTree) -> PyTree:

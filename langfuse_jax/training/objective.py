@@ -122,7 +122,7 @@ def objective(
         params: of the fusion network; the only thing differentiated.
         visible, infrared: crops in [0, 1], which the losses see.
         noise: what the network sees added to the two.
-        windows: patches of the fused image and its sources.
+        windows: patches of the fused image and its sources, no longer than `recipe.patch_fraction` has it.
 
     Returns:
         The total loss and its unweighted terms by name, with "fused_std", the mean standard deviation of the fused
