@@ -69,6 +69,18 @@ def test_samples_as_matrix_products_equal_scipy(size, height, width):
     np.testing.assert_allclose((gradient * image).sum(), (found * cotangent).sum(), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("longest", [38.4, 20.0])
+def test_windows_may_be_as_long_as_their_bound(longest, monkeypatch):
+    """The form for TPUs, made for windows that are no longer, of the steepest views at the corners of an image."""
+    image = jnp.asarray(np.random.default_rng(6).uniform(size=(48, 48, 1)), jnp.float32)
+    matrices = jnp.asarray([[[1, s * 0.0871, 0.1], [s * 0.1746, 1.0076, 0]] for s in (-1, 1)], jnp.float32)
+    middle = jnp.asarray([[longest / 2] * 2, [48 - longest / 2] * 2])
+    views = partial(sample_views, image, matrices, size=48, centre=middle, side=longest, longest=longest)
+    expected = views()
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, tpu, **_: tpu(*operands))
+    np.testing.assert_allclose(views(), expected, atol=1e-5)
+
+
 def test_affine_ranges():
     matrices = np.asarray(random_affine(jax.random.key(3), 4000), np.float64)
     forward = np.linalg.inv(matrices[:, :, :2])
