@@ -97,7 +97,8 @@ def stem(image: Float[Array, "b h6 w6 1"], kernel: Float[Array, "7 7 1 d"]) -> B
         phases = phases[:, :, 0]
     places = [(p, q) for p in range(size + 1) for q in range(size + 1)]
     shifted = [phases[p % 2, q % 2][..., p // 2 : p // 2 + i, q // 2 : q // 2 + j] for p, q in places]
-    made = _product("k...ij,kd->...ijd", jnp.stack(shifted), _of_phases(kernel[:, :, 0]).reshape(len(places), -1))
+    matrix = _as_it_is(_of_phases(kernel[:, :, 0]).reshape(len(places), -1))
+    made = _product("k...ij,kd->...ijd", jnp.stack(shifted), matrix)
     return made.reshape(b, i, j, -1)
 
 
@@ -112,7 +113,7 @@ def down(x: Blocks, kernel: Float[Array, "4 4 c d"]) -> Float[Array, "b h w d"]:
     """A convolution of 4x4, stride 2, padded by 1, of blocks that are zero outside."""
     _, _, c, d = kernel.shape
     kernel = kernel.reshape(2, 2, 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, d)
-    return library_conv(x, kernel)
+    return library_conv(x, _as_it_is(kernel))
 
 
 def up(x: Float[Array, "b h w c"], kernel: Float[Array, "5 5 c d"]) -> Blocks:
@@ -120,7 +121,7 @@ def up(x: Float[Array, "b h w c"], kernel: Float[Array, "5 5 c d"]) -> Blocks:
     _, _, c, d = kernel.shape
     kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(3, 2, 3, 2, c, d)
     kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, c, 4 * d)
-    return library_conv(zero_pad(x, 2), kernel)
+    return library_conv(zero_pad(x, 2), _as_it_is(kernel))
 
 
 def head(x: Blocks, kernel: Float[Array, "7 7 c 1"], shape: tuple[int, int]) -> Float[Array, "b h w 1"]:
@@ -136,10 +137,15 @@ def head(x: Blocks, kernel: Float[Array, "7 7 c 1"], shape: tuple[int, int]) -> 
     b = len(x)
     i, j = (-(-n // 2) for n in shape)
     x = x[:, : i + taps - 1, : j + taps - 1]
-    terms = _product("kc,bijc->kbij", matrix.reshape(-1, 4 * c), x).reshape(taps, taps, 4, *x.shape[:3])
+    terms = _product("kc,bijc->kbij", _as_it_is(matrix.reshape(-1, 4 * c)), x).reshape(taps, taps, 4, *x.shape[:3])
     shifted = [terms[p, q, :, :, p : p + i, q : q + j] for p in range(taps) for q in range(taps)]
     image = reduce(jnp.add, shifted).reshape(2, 2, b, i, j).transpose(2, 3, 0, 4, 1).reshape(b, 2 * i, 2 * j)
     return image[:, : shape[0], : shape[1], None]
+
+
+def _as_it_is(kernel: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """The kernel, kept apart from the product with it: a TPU v4's compiler aborts where it merges such transposes."""
+    return jax.lax.optimization_barrier(kernel)
 
 
 def _of_phases(kernel: Float[Array, "7 7 c"]) -> Float[Array, "8 8 2 2 c"]:
