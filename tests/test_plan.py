@@ -129,8 +129,9 @@ def test_on_a_tpu_slice_only_gradients_are_exchanged(tmp_path):
     plan, text = _plan(tmp_path, "--topology", "v5e:2x2", "--config.batch_size=8")
     assert "v5e:2x2: 4 devices" in text and plan["chips"] == 4 and plan["fits"]
     assert plan["collectives"].keys() == {"all-reduce"} and plan["collectives"]["all-reduce"]["count"] <= 12
-    # 5 776 977 gradients of four bytes, those of transposed convolutions with zeros beside them, and a few metrics.
-    assert 5_776_977 * 4 <= plan["collectives"]["all-reduce"]["bytes"] < 6_400_000 * 4
+    # 5 776 977 gradients of four bytes, those of transposed and of joint convolutions with zeros beside them, and a few
+    # metrics.
+    assert 5_776_977 * 4 <= plan["collectives"]["all-reduce"]["bytes"] < 7_000_000 * 4
     # About a quarter above what it was when this was written.
     assert plan["temp_bytes"] < 9e7 and plan["argument_bytes"] < 1e8 and plan["bytes_accessed"] < 3.6e9, plan
     assert 0 < plan["hbm_traffic"] < plan["bytes_accessed"] and plan["hbm_bytes"] == 16 * 2**30
