@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from langfuse_jax.models.convolution import library_conv, zero_pad
+from langfuse_jax.models.convolution import from_blocks, library_conv, to_blocks, zero_pad
 from langfuse_jax.models.layers import Sizes, in_full, some_pixels
 
 Blocks = Float[Array, "b i j c4"]
@@ -111,17 +111,13 @@ def side_by_side(one: Float[Array, "k k c d"], other: Float[Array, "k k e f"]) -
 
 def down(x: Blocks, kernel: Float[Array, "4 4 c d"]) -> Float[Array, "b h w d"]:
     """A convolution of 4x4, stride 2, padded by 1, of blocks that are zero outside."""
-    _, _, c, d = kernel.shape
-    kernel = kernel.reshape(2, 2, 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * c, d)
-    return library_conv(x, _as_it_is(kernel))
+    return library_conv(x, _as_it_is(from_blocks(kernel)))
 
 
 def up(x: Float[Array, "b h w c"], kernel: Float[Array, "5 5 c d"]) -> Blocks:
     """`conv_transpose` of 5x5 in blocks; what is outside is not zero."""
-    _, _, c, d = kernel.shape
-    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(3, 2, 3, 2, c, d)
-    kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(3, 3, c, 4 * d)
-    return library_conv(zero_pad(x, 2), _as_it_is(kernel))
+    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    return library_conv(zero_pad(x, 2), _as_it_is(to_blocks(kernel)))
 
 
 def head(x: Blocks, kernel: Float[Array, "7 7 c 1"], shape: tuple[int, int]) -> Float[Array, "b h w 1"]:

@@ -116,12 +116,17 @@ def _tpu_gradients(x: Input, kernel: Kernel, g: Output, *, stride: int, padding:
 
 def _space_to_depth(x: Input, kernel: Kernel) -> Output:
     """Stride 2 as stride 1: blocks of 2x2 pixels become 4 c channels, and an even kernel has half its size."""
-    size, _, c, d = kernel.shape
-    b = x.shape[0]  # a symbol in an export, as the sides are
-    h, w = ((n - size) // 2 + size // 2 for n in x.shape[1:3])
+    b, *sides, c = x.shape  # symbols in an export
+    h, w = ((n - len(kernel)) // 2 + len(kernel) // 2 for n in sides)
     x = x[:, : 2 * h, : 2 * w].reshape(b, h, 2, w, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, 4 * c)
+    return library_conv(x, from_blocks(kernel))
+
+
+def from_blocks(kernel: Kernel) -> Float[Array, "k2 k2 c4 d"]:
+    """A kernel of even size, for inputs in blocks of 2x2 pixels, at stride 2."""
+    size, _, c, d = kernel.shape
     kernel = kernel.reshape(size // 2, 2, size // 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5)
-    return library_conv(x, kernel.reshape(size // 2, size // 2, 4 * c, d))
+    return kernel.reshape(size // 2, size // 2, 4 * c, d)
 
 
 def _library_gradients(function: Callable[..., Array], x: Input, kernel: Kernel, g: Output) -> _Operands:
@@ -194,15 +199,21 @@ def _conv_transpose(x: Input, kernel: Kernel) -> Output:
 
 def _depth_to_space(x: Input, kernel: Kernel) -> Output:
     """One stride-1 convolution to 4 d channels (the four parities of the output), then depth to space."""
-    size, _, c, d = kernel.shape
+    size, d = kernel.shape[0], kernel.shape[3]
     b, h, w, _ = x.shape
     taps = (size + 1) // 2
     odd = 2 * taps - size
-    kernel = jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0))).reshape(taps, 2, taps, 2, c, d)
-    kernel = kernel[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, c, 4 * d)
+    kernel = to_blocks(jnp.pad(kernel, ((0, odd), (0, odd), (0, 0), (0, 0))))
     y = library_conv(zero_pad(x, taps - 1), kernel).reshape(b, h + taps - 1, w + taps - 1, 2, 2, d)
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * (h + taps - 1), 2 * (w + taps - 1), d)
     return y[:, : 2 * h + size - 2, : 2 * w + size - 2]
+
+
+def to_blocks(kernel: Kernel) -> Float[Array, "k2 k2 c d4"]:
+    """A transposed convolution's kernel of even size, for outputs in blocks of 2x2 pixels, as one of stride 1."""
+    size, _, c, d = kernel.shape
+    kernel = kernel.reshape(size // 2, 2, size // 2, 2, c, d)[::-1, :, ::-1]
+    return kernel.transpose(0, 2, 4, 1, 3, 5).reshape(size // 2, size // 2, c, 4 * d)
 
 
 def _conv_transpose_forward(x: Input, kernel: Kernel) -> tuple[Output, _Operands]:

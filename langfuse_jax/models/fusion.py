@@ -68,7 +68,6 @@ class FusionNet(nn.Module):
         self.style_visible = StyleEncoder(self.dtype)
         self.style_infrared = StyleEncoder(self.dtype)
         self.decoder = Decoder(self.dtype, self.looped, self.blocked)
-        self.in_blocks = self.blocked and not self.is_initializing()
 
     def __call__(
         self, visible: Float[Array, "b h w 1"], infrared: Float[Array, "b h w 1"], sizes: Sizes = None
@@ -81,8 +80,8 @@ class FusionNet(nn.Module):
             self._codes_in_a_loop(visible, infrared, sizes)
             if _runs_in_loops(self)
             else (
-                _encode(self.content_visible, self.style_visible, visible, sizes, self.in_blocks),
-                _encode(self.content_infrared, self.style_infrared, infrared, sizes, self.in_blocks),
+                _encode(self.content_visible, self.style_visible, visible, sizes, _runs_in_blocks(self)),
+                _encode(self.content_infrared, self.style_infrared, infrared, sizes, _runs_in_blocks(self)),
             )
         )
         content, style = (jnp.concatenate(code, -1) for code in zip(*codes, strict=True))
@@ -249,6 +248,11 @@ def _runs_in_loops(module: "FusionNet | ContentEncoder | Decoder") -> bool:
     return module.looped and not module.is_initializing()
 
 
+def _runs_in_blocks(module: "FusionNet | Decoder") -> bool:
+    """As `_runs_in_loops`."""
+    return module.blocked and not module.is_initializing()
+
+
 def _blocks_in_a_loop(
     module: nn.Module,
     x: Float[Array, "b h w c"],
@@ -300,7 +304,7 @@ class Decoder(nn.Module):
             for i in range(2):
                 x = ResidualBlock(self.dtype, name=f"block_{i}")(x, norms(modulation[:, i]), sizes)
         for i, features in enumerate((128, 64, 32)):
-            if i == 2 and self.blocked and not self.is_initializing():
+            if i == 2 and _runs_in_blocks(self):
                 return clamp_to_unit(jnp.tanh(in_full(self._last_in_blocks(x, shape, sizes))))
             x = ConvTranspose(features, 5, dtype=self.dtype, name=f"up_{i}")(x)
             sizes = None if sizes is None else 2 * sizes + 3
