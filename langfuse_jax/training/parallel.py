@@ -110,6 +110,19 @@ def divide(
     return {name: jax.make_array_from_process_local_data(blocks, part) for name, part in batch.items()}
 
 
+def compiler_options(mesh: Mesh) -> dict[str, float]:
+    """What programs for the mesh's devices are compiled with, as `jax.jit` takes it.
+
+    TPU's compiler spends most of its time on choosing tiles for convolutions: it weighs all that there are. With this
+    option it takes the first choice that reaches 99% of the speed that it aims at (benchmarks/RESULTS.md).
+
+    >>> compiler_options(data_mesh(jax.devices("cpu")))
+    {}
+    """
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    return {"xla_jf_convolution_performance_target": 0.99} if on_tpu else {}
+
+
 def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh, shardings: PyTree | None = None) -> Any:
     """A function (state, batch, key, frozen) -> (state, metrics), or other trees, on all devices of the mesh.
 
@@ -130,7 +143,12 @@ def compile_step(make: Callable[..., Callable], mode: str, mesh: Mesh, shardings
         if shardings is not None:
             # Else the compiler divides what computes the gradient too, and passes pieces of it round.
             kept, step = shardings, partial(make, mean=partial(jax.lax.with_sharding_constraint, shardings=everywhere))
-        return jax.jit(step(), in_shardings=(kept, blocks, everywhere, everywhere), out_shardings=(kept, everywhere))
+        return jax.jit(
+            step(),
+            in_shardings=(kept, blocks, everywhere, everywhere),
+            out_shardings=(kept, everywhere),
+            compiler_options=compiler_options(mesh),
+        )
     if mode != "pmap":
         raise UserError(f"config.parallel.mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
     step = make(mean=partial(jax.lax.pmean, axis_name=AXIS))

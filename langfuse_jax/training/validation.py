@@ -27,7 +27,7 @@ from langfuse_jax.models.clip import VisionTower
 from langfuse_jax.models.fusion import FusionNet
 from langfuse_jax.training.loop import Look
 from langfuse_jax.training.objective import Frozen, Recipe, fusion_loss
-from langfuse_jax.training.parallel import AXIS, divide, on_host
+from langfuse_jax.training.parallel import AXIS, compiler_options, divide, on_host
 
 
 def make_scores(config: ConfigDict, net: FusionNet) -> list[Look]:
@@ -152,4 +152,5 @@ def _make_sums(net: FusionNet, vision: VisionTower, recipe: Recipe, mesh: Mesh) 
 
     everywhere, blocks = PartitionSpec(), PartitionSpec(AXIS)
     arguments = (everywhere, blocks, everywhere)
-    return jax.jit(jax.shard_map(sums, mesh=mesh, in_specs=arguments, out_specs=everywhere, check_vma=False))
+    mapped = jax.shard_map(sums, mesh=mesh, in_specs=arguments, out_specs=everywhere, check_vma=False)
+    return jax.jit(mapped, compiler_options=compiler_options(mesh))
