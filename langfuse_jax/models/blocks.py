@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from langfuse_jax.models.convolution import from_blocks, library_conv, to_blocks, zero_pad
-from langfuse_jax.models.layers import Sizes, in_full, some_pixels
+from langfuse_jax.models.layers import Sizes, in_full, moments_about, some_pixels
 
 Blocks = Float[Array, "b i j c4"]
 _product = partial(jnp.einsum, precision="highest")
@@ -59,9 +59,7 @@ def moments(
     some = some_pixels(jax.lax.stop_gradient(x), None if sizes is None else sizes // 2)
     pivot = over_group(some.mean((1, 2))) / groups
     difference = jnp.where(inside, x - pivot, 0.0)
-    mean = over_group(difference.sum((1, 2))) / n
-    variance = over_group(jnp.square(difference).sum((1, 2))) / n - jnp.square(mean)
-    return mean + pivot, jnp.maximum(variance, 0.0), n
+    return *moments_about(pivot, difference, lambda x: over_group(x.sum((1, 2))), n), n
 
 
 def instance_norm_of_half(x: Blocks, inside: Bool[Array | np.ndarray, "_ i j c4"], sizes: Sizes) -> Blocks:

@@ -25,6 +25,7 @@ from langfuse_jax.models.layers import (
     LayerNorm,
     Sizes,
     adaptive_instance_norm,
+    full_precision,
     global_mean,
     in_full,
     instance_norm,
@@ -216,7 +217,7 @@ class StyleEncoder(nn.Module):
     def setup(self) -> None:
         self.stem = Conv(16, 7, reflect=3, dtype=self.dtype)
         self.down = [Conv(features, 4, stride=2, zeros=1, dtype=self.dtype) for features in (32, 64, 64)]
-        self.head = Conv(8, 1, dtype=jnp.promote_types(self.dtype, jnp.float32))
+        self.head = Conv(8, 1, dtype=full_precision(self.dtype))
 
     def __call__(self, x: Float[Array, "b h w 16"], sizes: Sizes = None) -> Float[Array, "b 8"]:
         x = nn.relu(x)

@@ -4,7 +4,8 @@ A map may be a canvas: each sample fills the top-left corner of it, as high and 
 lies outside counts for nothing. Without `sizes` samples fill the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -123,7 +124,12 @@ def reflect_pad(x: Float[Array, "b h w c"], width: int, sizes: Sizes = None) -> 
 
 def in_full(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
     """Half precision as float32; float32 and float64 as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(full_precision(x.dtype))
+
+
+def full_precision(dtype: DTypeLike) -> jnp.dtype:
+    """float32 for half precision, else `dtype`."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def zero_outside(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b h w c"]:
@@ -148,9 +154,19 @@ def _moments(
     pivot = some_pixels(jax.lax.stop_gradient(x), sizes).mean(axes, keepdims=True)
     difference = zero_outside(x - pivot, sizes)
     n = _area(x, sizes) * (x.shape[3] if 3 in axes else 1)
-    mean = difference.sum(axes, keepdims=True) / n
-    variance = jnp.square(difference).sum(axes, keepdims=True) / n - jnp.square(mean)
-    return mean + pivot, jnp.maximum(variance, 0.0), n
+    return *moments_about(pivot, difference, partial(jnp.sum, axis=axes, keepdims=True), n), n
+
+
+def moments_about(
+    pivot: Float[Array, "b 1 1 _"],
+    difference: Float[Array, "b h w c"],
+    summed: Callable[[Float[Array, "b h w c"]], Float[Array, "b 1 1 _"]],
+    n: Float[Array, "_ 1 1 _"] | float,
+) -> tuple[Float[Array, "b 1 1 _"], Float[Array, "b 1 1 _"]]:
+    """Mean and biased variance of `n` values by their `difference` from a `pivot`, which `summed` sums."""
+    mean = summed(difference) / n
+    variance = summed(jnp.square(difference)) / n - jnp.square(mean)
+    return mean + pivot, jnp.maximum(variance, 0.0)
 
 
 def some_pixels(x: Float[Array, "b h w c"], sizes: Sizes, side: int = 8) -> Float[Array, "b n n c"]:
@@ -167,4 +183,4 @@ def _area(x: Float[Array, "b h w c"], sizes: Sizes) -> Float[Array, "b 1 1 1"] |
     """Pixels of each sample: a number, or (b, 1, 1, 1). Not an integer, which a large canvas would overflow."""
     if sizes is None:
         return float(x.shape[1] * x.shape[2])
-    return sizes.astype(jnp.promote_types(x.dtype, jnp.float32)).prod(1)[:, None, None, None]
+    return sizes.astype(full_precision(x.dtype)).prod(1)[:, None, None, None]
